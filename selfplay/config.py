@@ -1,0 +1,404 @@
+"""The configuration of a run: typed, frozen, validated once here and trusted everywhere else.
+
+A file in `configs/` or anywhere else is TOML with the sections below. TOML has no null, so that the
+text "none" stands for None where a key allows it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from selfplay.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NONE = "none"
+
+
+def _integral(value: Any) -> Any:
+    """6e6 is the integer 6000000; everything else is left to be judged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _none(value: Any) -> Any:
+    return None if value == NONE else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+OptionalCount = Annotated[Count | None, BeforeValidator(_none)]
+OptionalPositive = Annotated[Positive | None, BeforeValidator(_none)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class EnvConfig(_Section):
+    """The game."""
+
+    id: Annotated[str, Field(min_length=1)] = Field(
+        description="game: a native name, pettingzoo:MODULE, openspiel:GAME(PARAMS), gymnasium:ID "
+        "or python:PACKAGE.MODULE:FACTORY"
+    )
+    kwargs: dict[str, Any] = Field(default={}, description="arguments of the game's constructor")
+
+
+class PolicyConfig(_Section):
+    """The network."""
+
+    encoder: list[Count] = Field(default=[128], description="widths of the encoder's hidden layers")
+    core: Literal["lstm", "none"] = Field(
+        default="lstm", description="memory: an LSTM, or none (feed-forward)"
+    )
+    hidden_size: Count = Field(default=128, description="width of the LSTM's state")
+    num_layers: Count = Field(default=1, description="LSTM layers on top of each other")
+
+
+class RolloutConfig(_Section):
+    """How matches are played."""
+
+    num_workers: Annotated[int, Field(ge=0), BeforeValidator(_integral)] | Literal["auto"] = Field(
+        default="auto",
+        description="processes that play; 0: in the driver's process; auto: the most that this "
+        "machine has cores for and that divide num_games",
+    )
+    num_games: Count = Field(default=1024, description="matches played at once, all workers together")
+    fragment_length: Count = Field(
+        default=16, description="decisions of a lane in one batch, and the LSTM's backpropagation length"
+    )
+
+    @model_validator(mode="after")
+    def _workers_share_games(self) -> RolloutConfig:
+        workers = self.num_workers
+        if isinstance(workers, int) and workers and self.num_games % workers:
+            raise ValueError(
+                f"rollout.num_workers={workers} does not divide rollout.num_games={self.num_games}; "
+                f"these do: {_listed([0, *_divisors(self.num_games)])}"
+            )
+        return self
+
+
+class PPOConfig(_Section):
+    """How the policy learns."""
+
+    gamma: Unit = Field(default=0.99, description="discount per decision")
+    gae_lambda: Unit = Field(default=0.95, description="lambda of generalised advantage estimation")
+    clip: Positive = Field(default=0.2, description="PPO clips the probability ratio to 1 ± this")
+    dual_clip: Annotated[Annotated[float, Field(gt=1)] | None, BeforeValidator(_none)] = Field(
+        default=3.0, description="bound of the ratio where the advantage is negative; none: off"
+    )
+    epochs: Count = Field(default=1, description="passes over each batch")
+    num_minibatches: Count = Field(
+        default=4, description="parts that a batch's lanes are split into; must divide the lanes"
+    )
+    lr: Positive = Field(default=5e-4, description="Adam's learning rate at the start")
+    lr_final: NonNegative = Field(default=5e-5, description="learning rate after anneal_steps")
+    entropy: NonNegative = Field(default=0.03, description="entropy bonus at the start")
+    entropy_final: NonNegative = Field(default=0.01, description="entropy bonus after anneal_steps")
+    anneal_steps: OptionalCount = Field(
+        default=None,
+        description="agent steps over which lr and entropy go linearly from first to final; "
+        "none: stop.agent_steps, and constant without it",
+    )
+    value_coef: NonNegative = Field(default=0.5, description="weight of the value loss")
+    max_grad_norm: OptionalPositive = Field(
+        default=0.5, description="clip of the gradient's global norm; none: off"
+    )
+    grad_clip_sigma: OptionalPositive = Field(
+        default=None, description="clip of each parameter's gradient at ± this many sqrt(Adam's v); none: off"
+    )
+    normalize_advantage: bool = Field(default=True, description="advantages to mean 0, deviation 1")
+    normalize_value: bool = Field(default=False, description="value targets to running mean 0, deviation 1")
+    normalize_reward: bool = Field(
+        default=False, description="divide rewards by the running deviation of the return"
+    )
+    advantage: Literal["gae", "vtrace"] = Field(
+        default="gae", description="advantage estimator; vtrace corrects for stale data"
+    )
+    magnet_coef: NonNegative = Field(
+        default=0.0, description="weight of the KL divergence to the magnet policy; 0: off"
+    )
+    magnet_iterations: Count = Field(
+        default=100, description="iterations between moves of the magnet to the current policy"
+    )
+    autocast: bool = Field(default=False, description="learn in bfloat16; cuda only")
+
+
+class LeagueConfig(_Section):
+    """Whom the policy plays."""
+
+    self_play: Unit = Field(default=0.8, description="share of matches against the current self")
+    opponents: Count = Field(
+        default=2, description="different past selves drawn for each worker and iteration"
+    )
+    snapshot_iterations: Count = Field(default=20, description="iterations between snapshots of the policy")
+    quality_lr: Positive = Field(
+        default=0.01, description="step of the opponents' quality scores (OpenAI Five)"
+    )
+    rating_games: Count = Field(default=64, description="matches of a snapshot against each anchor")
+    anchors: list[str] = Field(
+        default=[],
+        description='fixed opponents that ratings are measured against, such as "bot:one_ply"; '
+        "random always belongs",
+    )
+
+
+class StopConfig(_Section):
+    """When the run ends: at whichever comes first; without any it runs until it is stopped."""
+
+    agent_steps: OptionalCount = Field(default=None, description="end after this many agent steps")
+    seconds: OptionalPositive = Field(default=None, description="end after this many seconds of training")
+    iterations: OptionalCount = Field(default=None, description="end after this many iterations")
+
+
+class CheckpointConfig(_Section):
+    """When the run is saved; also at its end."""
+
+    seconds: OptionalPositive = Field(default=60.0, description="save every so many seconds; none: off")
+    iterations: OptionalCount = Field(default=None, description="save every so many iterations; none: off")
+    keep: Count = Field(default=3, description="newest checkpoints that are kept")
+
+
+class Config(_Section):
+    """One run."""
+
+    env: EnvConfig
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    ppo: PPOConfig = PPOConfig()
+    league: LeagueConfig = LeagueConfig()
+    stop: StopConfig = StopConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_integral)] = Field(
+        default=0, description="seed of every draw of the run"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the policy learns; auto: cuda if there is one"
+    )
+
+
+def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a file, or in `configs/` by its bare name, changed by `overrides`.
+
+    overrides: value by dotted key ("ppo.lr", "env.kwargs.rows"). Raises ConfigError.
+    """
+    path = find(name_or_path)
+    return resolve(read(path), overrides or {}, source=str(path))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file that a bare name in `configs/`, or a path, means."""
+    text = str(name_or_path)
+    bundled = CONFIGS / f"{text}.toml"
+    if Path(text).name == text and not text.endswith(".toml") and bundled.is_file():
+        return bundled
+    path = Path(text)
+    if path.is_file():
+        return path
+    names = bundled_names()
+    raise ConfigError(
+        f"no config {text!r}: neither a file nor a name in configs/"
+        f"{_nearest(text, names)}; names: {', '.join(names)}"
+    )
+
+
+def bundled_names() -> list[str]:
+    """Bare names of the files in `configs/`."""
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a TOML file holds, not yet validated."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def resolve(table: Mapping[str, Any], overrides: Mapping[str, Any], *, source: str) -> Config:
+    """Validate a table changed by overrides; `source` names the table in errors."""
+    merged = _merge(table, overrides)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(problem, source, overrides) for problem in error.errors())
+        raise ConfigError("\n".join(lines)) from error
+
+
+def dump(config: Config) -> str:
+    """TOML that loads back equal; a None that is the default is left out."""
+    table: dict[str, Any] = {}
+    for key, value in config.model_dump().items():
+        table[key] = _writable(type(config).model_fields[key].annotation, value)
+    scalars = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    sections = {key: value for key, value in table.items() if isinstance(value, dict)}
+    return tomli_w.dumps(scalars | sections)
+
+
+def leaves() -> Iterator[tuple[str, str, Any, str]]:
+    """Every key: (dotted key, description, default or None where it must be given, what is allowed)."""
+    definitions = Config.model_json_schema()["$defs"]
+    for name, field in Config.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, _Section)):
+            schema = Config.model_json_schema()["properties"][name]
+            yield name, field.description or "", field.default, _allowed(schema)
+            continue
+        for key, leaf in model.model_fields.items():
+            default = None if leaf.is_required() else leaf.default
+            allowed = _allowed(definitions[model.__name__]["properties"][key])
+            yield f"{name}.{key}", leaf.description or "", default, allowed
+
+
+def resolve_num_workers(config: Config) -> int:
+    """rollout.num_workers with "auto" made a number."""
+    workers = config.rollout.num_workers
+    if isinstance(workers, int):
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(n for n in range(1, cores + 1) if config.rollout.num_games % n == 0)
+
+
+def check_lanes(config: Config, num_seats: int) -> None:
+    """Refuse minibatches that do not divide the lanes of a batch: num_games x seats of a group."""
+    games, parts = config.rollout.num_games, config.ppo.num_minibatches
+    lanes = games * num_seats
+    if lanes % parts:
+        raise ConfigError(
+            f"ppo.num_minibatches={parts} does not divide the {lanes} lanes of a batch "
+            f"(rollout.num_games={games}); these do: {_listed(_divisors(lanes))}"
+        )
+
+
+def _merge(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for dotted, value in overrides.items():
+        *sections, key = dotted.split(".", 2)
+        target = merged
+        for section in sections:
+            target[section] = dict(target[section]) if isinstance(target.get(section), dict) else {}
+            target = target[section]
+        target[key] = value
+    return merged
+
+
+def _explain(problem: Any, source: str, overrides: Mapping[str, Any]) -> str:
+    """One line for one problem that pydantic found."""
+    path = [str(part) for part in problem["loc"]]
+    key, schema = _locate(path)
+    where = f"--{key.replace('_', '-')}" if key in overrides else source
+    match problem["type"]:
+        case "value_error":
+            return f"{source}: {problem['ctx']['error']}"
+        case "extra_forbidden":
+            return f"{where}: unknown key {key}{suggest(key)}"
+        case "missing":
+            key = "env.id" if key == "env" else key
+            return f"{source}: {key} is missing; give it there or as --{key.replace('_', '-')}"
+    value = problem["input"]
+    if len(path) > len(key.split(".")) and path[len(key.split("."))].isdigit():
+        key = f"{key}[{path[len(key.split('.'))]}]"
+        schema = schema.get("items", schema)
+    return f"{where}: {key}={_shown(value)} is not allowed; it must be {_allowed(schema)}"
+
+
+def _locate(path: list[str]) -> tuple[str, dict[str, Any]]:
+    """The dotted key that an error's path means, without pydantic's union tags, and its schema."""
+    schema: dict[str, Any] = Config.model_json_schema()
+    definitions = schema["$defs"]
+    key: list[str] = []
+    for part in path[:2]:
+        if key and "properties" not in schema:
+            break
+        key.append(part)
+        schema = schema.get("properties", {}).get(part, {})
+        schema = definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+    return ".".join(key), schema
+
+
+def suggest(key: str) -> str:
+    """ "; nearest: ..." for a key that does not exist, first in its own section."""
+    known = [dotted for dotted, *_ in leaves()]
+    sections = list(dict.fromkeys(dotted.split(".")[0] for dotted in known))
+    key = key.replace("-", "_")
+    section, _, name = key.rpartition(".")
+    if section in sections:
+        siblings = [dotted.split(".")[1] for dotted in known if dotted.startswith(f"{section}.")]
+        if close := difflib.get_close_matches(name, siblings, n=1):
+            return f"; nearest: {section}.{close[0]}"
+        if elsewhere := [dotted for dotted in known if dotted.split(".")[-1] == name]:
+            return f"; nearest: {elsewhere[0]}"
+        return f"; {section} has {', '.join(siblings)}"
+    if elsewhere := [dotted for dotted in known if dotted.split(".")[-1] == name]:
+        return f"; nearest: {elsewhere[0]}"
+    return _nearest(key, known + sections) or f"; there are {', '.join(sections)}"
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; nearest: {close[0]}" if close else ""
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema of ours allows, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_allowed(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    kind = schema.get("type")
+    if kind == "array":
+        return f"a list, each {_allowed(schema['items'])}"
+    bounds = [
+        f"{sign} {schema[name]:g}" if schema[name] < 2**53 else f"{sign} 2^63"
+        for name, sign in (
+            ("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<")
+        )
+        if name in schema
+    ]  # fmt: skip
+    words = {
+        "integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text",
+        "null": NONE, "object": "a table of keys",
+    }  # fmt: skip
+    return " ".join([words[str(kind)], " and ".join(bounds)]).strip()
+
+
+def _writable(annotation: Any, value: Any) -> Any:
+    if not (isinstance(annotation, type) and issubclass(annotation, _Section)):
+        return value
+    fields = annotation.model_fields
+    return {
+        key: NONE if leaf is None else leaf
+        for key, leaf in value.items()
+        if leaf is not None or fields[key].default is not None
+    }
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def _listed(numbers: list[int]) -> str:
+    return (
+        ", ".join(map(str, numbers))
+        if len(numbers) <= 16
+        else (", ".join(map(str, numbers[:15])) + f", ..., {numbers[-1]}")
+    )
