@@ -1,0 +1,30 @@
+"""One thread for each test process: two that share a core spin and wait for each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy, numba and torch are first imported
+
+import hypothesis
+import pytest
+
+# The first call of a compiled function takes seconds, so no deadline; in CI the same examples every time.
+hypothesis.settings.register_profile("selfplay", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("selfplay")
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> None:
+    """Undo what a test before this one set; costs nothing where torch is not imported."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run directory that does not exist yet."""
+    return tmp_path / "run"
