@@ -1,0 +1,61 @@
+"""How fast a game alone runs: `python -m benchmarks.game_speed connect_four [--num-games 1024 4096]`.
+
+Uniformly random legal actions, drawn outside the timed part; step and restart are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from time import perf_counter
+
+import numpy as np
+
+from envs.bots import random_bot
+from envs.registry import make
+from envs.vector import Tree, VectorEnv
+
+
+def measure(env: VectorEnv, seconds: float) -> float:
+    """Decisions per second of step and restart, over at least `seconds` of them."""
+    rng = np.random.default_rng(0)
+    seeds = rng.integers(2**63, size=env.num_games, dtype=np.uint64)
+    env.restart(np.arange(env.num_games), seeds)
+    for _ in range(3):  # compile and warm up
+        env.step(_random_actions(env, rng))
+    num_decisions, spent = 0, 0.0
+    while spent < seconds:
+        actions = _random_actions(env, rng)
+        num_decisions += int(env.to_act.sum())
+        start = perf_counter()
+        env.step(actions)
+        over = np.flatnonzero(env.over)
+        env.restart(over, seeds[over])
+        spent += perf_counter() - start
+    return num_decisions / spent
+
+
+def _random_actions(env: VectorEnv, rng: np.random.Generator) -> tuple[Tree, ...]:
+    """Each group's random legal leaves [B, S, ...]."""
+    actions = []
+    for group in env.groups:
+        rows = (env.num_games, len(group.seats))
+        obs = {path: leaf.reshape(-1, *leaf.shape[2:]) for path, leaf in group.obs.items()}
+        mask = {path: leaf.reshape(-1, leaf.shape[2]) for path, leaf in group.mask.items()}
+        action = random_bot(group.action_space)(obs, mask, rng)
+        actions.append({path: leaf.reshape(*rows, *leaf.shape[1:]) for path, leaf in action.items()})
+    return tuple(actions)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("game")
+    parser.add_argument("--num-games", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--seconds", type=float, default=0.5)
+    args = parser.parse_args()
+    for num_games in args.num_games:
+        rate = measure(make(args.game, num_games), args.seconds)
+        print(f"{args.game}  num_games={num_games}  {rate / 1e6:.1f} million decisions/s")
+
+
+if __name__ == "__main__":
+    main()
