@@ -1,0 +1,112 @@
+"""LSTM over whole lanes with exact resets: one definition for acting (T = 1) and for learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policies.linear import linear, matmul_t, weight_gradient
+
+
+def reference_unroll(
+    input_gates: Tensor, is_first: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition, step by step in plain torch; runs on any device, with autograd's gradients.
+
+        (h, c) <- 0 where is_first_t;  i, f, g, o = split(x_t + h W^T)
+        c <- sigmoid(f) c + sigmoid(i) tanh(g);  h <- sigmoid(o) tanh(c)
+
+    input_gates [T, N, 4H], is_first [T, N] bool, hidden and cell [N, H], weight [4H, H]
+    -> outputs [T, N, H], hidden [N, H], cell [N, H].
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    """
+    outputs = []
+    for gates, first in zip(input_gates, is_first, strict=True):
+        hidden = hidden.masked_fill(first[:, None], 0.0)
+        cell = cell.masked_fill(first[:, None], 0.0)
+        i, f, g, o = (gates + hidden @ weight.t()).chunk(4, dim=1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        outputs.append(hidden)
+    return torch.stack(outputs), hidden, cell
+
+
+class _Unroll(torch.autograd.Function):
+    """`reference_unroll` on a CPU: fused cells, and one GEMM for the weight's gradient over all T."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input_gates: Tensor, is_first: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from policies import lstm_kernels as kernels
+
+        length, lanes, width = *input_gates.shape[:2], hidden.shape[1]
+        hidden_in = hidden.new_empty(length, lanes, width)
+        cell_in = torch.empty_like(hidden_in)
+        hiddens, cells = torch.empty_like(hidden_in), torch.empty_like(hidden_in)
+        gates = torch.empty_like(input_gates)
+        arrays = [x.numpy() for x in (input_gates, gates, hidden_in, cell_in, hiddens, cells, is_first)]
+        x, g, h_in, c_in, h, c, first = arrays
+        last_h, last_c = hidden.numpy(), cell.numpy()
+        for t in range(length):
+            kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
+            kernels.forward(x[t], matmul_t(hidden_in[t], weight).numpy(), c_in[t], g[t], h[t], c[t])
+            last_h, last_c = h[t], c[t]
+        ctx.save_for_backward(gates, hidden_in, cell_in, cells, is_first, weight)
+        return hiddens, hiddens[-1].clone(), cells[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, Tensor]:
+        """Gradients of input_gates and weight; the stored state that enters t = 0 is data."""
+        from policies import lstm_kernels as kernels
+
+        gates, hidden_in, cell_in, cells, is_first, weight = ctx.saved_tensors
+        output_grad = grads[0].contiguous().numpy()
+        length, lanes, width = hidden_in.shape
+        gate_grad = torch.empty_like(gates)
+        arrays = [x.numpy() for x in (gates, cell_in, cells, gate_grad, is_first)]
+        g, c_in, c, dg, first = arrays
+        # The state that leaves t = T - 1 enters no later step of this fragment.
+        dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width)
+        first_next = is_first.new_zeros(lanes).numpy()
+        weight_t = weight.t().contiguous()
+        for t in range(length - 1, -1, -1):
+            kernels.backward(output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t])
+            dh, first_next = matmul_t(gate_grad[t], weight_t), first[t]
+        flat = gate_grad.reshape(length * lanes, -1)
+        return gate_grad, None, None, None, weight_gradient(flat, hidden_in.reshape(length * lanes, width))
+
+
+class LSTM(nn.Module):
+    """A stack of LSTM layers. State [L, 2, N, H]: hidden at [:, 0], cell at [:, 1]."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.state_shape = (num_layers, 2, hidden_size)
+        self.output_size = hidden_size
+        sizes = [input_size] + [hidden_size] * (num_layers - 1)
+        self.input_weight = nn.ParameterList(nn.Parameter(torch.empty(4 * hidden_size, k)) for k in sizes)
+        self.hidden_weight = nn.ParameterList(
+            nn.Parameter(torch.empty(4 * hidden_size, hidden_size)) for _ in sizes
+        )
+        self.bias = nn.ParameterList(nn.Parameter(torch.zeros(4 * hidden_size)) for _ in sizes)
+        for layer in range(num_layers):
+            nn.init.orthogonal_(self.input_weight[layer])
+            nn.init.orthogonal_(self.hidden_weight[layer])
+            # Remember by default: forget gate bias 1 (Jozefowicz et al. 2015, section 4).
+            nn.init.ones_(self.bias[layer].data[hidden_size : 2 * hidden_size])
+
+    def forward(self, x: Tensor, is_first: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x [T, N, K], is_first [T, N] bool, state [L, 2, N, H] -> [T, N, H], state [L, 2, N, H]."""
+        length, lanes = is_first.shape
+        unroll = _Unroll.apply if x.device.type == "cpu" and x.dtype == torch.float32 else reference_unroll
+        states = []
+        for layer, (w_in, w_hid, bias) in enumerate(
+            zip(self.input_weight, self.hidden_weight, self.bias, strict=True)
+        ):
+            gates = linear(x.reshape(length * lanes, -1), w_in, bias).reshape(length, lanes, -1)
+            x, hidden, cell = unroll(gates, is_first, state[layer, 0], state[layer, 1], w_hid)
+            states.append(torch.stack((hidden, cell)))
+        return x, torch.stack(states)
