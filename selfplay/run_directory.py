@@ -1,0 +1,147 @@
+"""A run on disk: config.toml, metrics.jsonl, TensorBoard events, checkpoints/, league/, replays/."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfplay import config as configuration
+from selfplay.config import Config
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+
+
+class RunDirectory:
+    """One run's folder: made by `create`, or found by `open`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self._board: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    @classmethod
+    def create(cls, path: Path | str | None, config: Config) -> RunDirectory:
+        """A new run in `path`, or in a new folder of runs/; refuses a folder that holds a run."""
+        path = default_path(config.env.id) if path is None else Path(path)
+        if (path / CONFIG).exists() or (path / METRICS).exists() or (path / "checkpoints").exists():
+            raise UserError(f"{path} already holds a run: go on with it by --resume {path}, or name another")
+        run = cls(path, config)
+        try:
+            for folder in (run.checkpoints, run.league, run.replays):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run directory {path}: {error.strerror}") from error
+        run.write_config(config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """The run that `path` holds."""
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"no run directory {path}")
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
+        table = configuration.read(path / CONFIG)
+        return cls(path, configuration.resolve(table, {}, source=str(path / CONFIG)))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def league(self) -> Path:
+        return self.path / "league"
+
+    @property
+    def replays(self) -> Path:
+        return self.path / "replays"
+
+    def write_config(self, config: Config) -> None:
+        """Make `config` the run's own, as when it is resumed with another end."""
+        self.config = config
+        _replace(self.path / CONFIG, configuration.dump(config))
+
+    def append(self, metrics: Mapping[str, Any]) -> None:
+        """Add an iteration to metrics.jsonl and to TensorBoard at its agent_steps.
+
+        A number that is not finite becomes null in the one and is left out of the other.
+        """
+        row = {name: _finite(value) for name, value in metrics.items()}
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        board = self._open_board()
+        for name, value in row.items():
+            if value is not None:
+                board.add_scalar(name, value, global_step=row["agent_steps"])
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Rows of metrics.jsonl in order; a last line that a crash tore is left out."""
+        path = self.path / METRICS
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                if number == len(lines) - 1:
+                    return
+                raise UserError(f"{path}: line {number} is damaged; remove it") from error
+
+    def truncate(self, iteration: int) -> None:
+        """Forget every row after `iteration`, here and in TensorBoard, before a run goes on from it."""
+        assert self._board is None, "truncate comes before the first append"
+        rows = [row for row in self.metrics() if row["iteration"] <= iteration]
+        _replace(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        self._purge_step = rows[-1]["agent_steps"] + 1 if rows else 0
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _open_board(self) -> SummaryWriter:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path), purge_step=self._purge_step)
+            text = configuration.dump(self.config).replace("\n", "\n    ")
+            self._board.add_text("config", "    " + text, global_step=self._purge_step or 0)
+        return self._board
+
+
+def default_path(name: str) -> Path:
+    """A folder of runs/ that does not exist yet, named after a configuration or a game."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-")
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{stem}-{now}"
+    number = 2
+    while path.exists():
+        path = Path("runs") / f"{stem}-{now}-{number}"
+        number += 1
+    return path
+
+
+def _finite(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".partial-{path.name}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
