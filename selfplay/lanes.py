@@ -1,0 +1,230 @@
+"""Recording: decisions of the learning player become fragments.
+
+A *row* is one seat of one game slot (R = B * S of them), a *column* is storage for one lane of a
+fragment. A row holds a column from a decision of its match until the match ends or the column is
+full, so seats that wait or are played by somebody else leave no gaps: a column left half full by a
+match that ended is taken on by the next match that opens, where the state is zero anyway.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from envs.vector import Group
+from selfplay.fragments import Fragment, Tree
+
+FREE, PARTIAL, COMPLETE = 0, 1, 2
+_JIT = {"nogil": True, "cache": True}
+
+
+@numba.njit(**_JIT)
+def _push(queue, head, count, which, column):  # type: ignore[no-untyped-def]
+    size = queue.shape[1]
+    queue[which, (head[which] + count[which]) % size] = column
+    count[which] += 1
+
+
+@numba.njit(**_JIT)
+def _pop(queue, head, count, which):  # type: ignore[no-untyped-def]
+    column = queue[which, head[which]]
+    head[which] = (head[which] + 1) % queue.shape[1]
+    count[which] -= 1
+    return column
+
+
+@numba.njit(**_JIT)
+def _record(  # type: ignore[no-untyped-def]
+    rows, first, logp, value, version, state, held, cursor, queue, head, count, initial_state, scalars, flags,
+    versions, place,
+):  # fmt: skip
+    """Close each row's decision before this one and open this one; place [K] gets its flat [T * C] index.
+
+    scalars: logp, value, reward, next_value [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
+    """
+    length, columns = versions.shape
+    for k in range(rows.shape[0]):
+        row = rows[k]
+        column = held[row]
+        if column >= 0:
+            scalars[3, cursor[column] - 1, column] = value[k]
+            if cursor[column] == length:
+                _push(queue, head, count, COMPLETE, column)
+                column = -1
+        if column < 0:
+            if first[k] and count[PARTIAL] > 0:
+                column = _pop(queue, head, count, PARTIAL)
+            else:
+                column = _pop(queue, head, count, FREE)
+                cursor[column] = 0
+                for layer in range(state.shape[0]):
+                    for vector in range(state.shape[1]):
+                        for unit in range(state.shape[3]):
+                            initial_state[column, layer, vector, unit] = (
+                                0.0 if first[k] else state[layer, vector, k, unit]
+                            )
+            held[row] = column
+        t = cursor[column]
+        cursor[column] += 1
+        place[k] = t * columns + column
+        scalars[0, t, column] = logp[k]
+        scalars[1, t, column] = value[k]
+        scalars[2, t, column] = 0.0
+        scalars[3, t, column] = 0.0
+        flags[0, t, column] = first[k]
+        flags[1, t, column] = False
+        flags[2, t, column] = False
+        versions[t, column] = version
+
+
+@numba.njit(**_JIT)
+def _settle(  # type: ignore[no-untyped-def]
+    reward, terminated, truncated, seats, final_value, held, cursor, queue, head, count, scalars, flags
+):
+    """Add the step's rewards to the last decisions; release the columns of rows whose episode ended."""
+    num_seats = seats.shape[0]
+    length = flags.shape[1]
+    for game in range(reward.shape[0]):
+        for s in range(num_seats):
+            row = game * num_seats + s
+            column = held[row]
+            if column < 0:
+                continue
+            t = cursor[column] - 1
+            seat = seats[s]
+            scalars[2, t, column] += reward[game, seat]
+            if terminated[game, seat] or truncated[game, seat]:
+                flags[1, t, column] = terminated[game, seat]
+                flags[2, t, column] = truncated[game, seat] and not terminated[game, seat]
+                if not terminated[game, seat]:
+                    scalars[3, t, column] = final_value[row]
+                _push(queue, head, count, COMPLETE if t + 1 == length else PARTIAL, column)
+                held[row] = -1
+
+
+class Lanes:
+    """The columns of one group of seats."""
+
+    def __init__(
+        self,
+        group: Group,
+        num_games: int,
+        length: int,
+        batch: int,
+        state_shape: tuple[int, int, int],
+        action: Tree,
+    ) -> None:
+        """batch: lanes handed over at a time; action: the group's action leaves [B, S, ...], for their shapes."""
+        rows = num_games * len(group.seats)
+        # Each row can hold one; beside those, a batch, and what one tick may complete beyond it.
+        columns = 2 * rows + batch
+        self.seats = np.asarray(group.seats)
+        self.batch, self.length, self.columns = batch, length, columns
+
+        def leaves(tree: Tree) -> Tree:
+            return {p: np.zeros((length, columns, *leaf.shape[2:]), leaf.dtype) for p, leaf in tree.items()}
+
+        self.obs, self.mask, self.action = leaves(group.obs), leaves(group.mask), leaves(action)
+        self.scalars = np.zeros((4, length, columns), np.float32)
+        self.flags = np.zeros((3, length, columns), bool)
+        self.versions = np.zeros((length, columns), np.int32)
+        self.initial_state = np.zeros((columns, *state_shape), np.float32)
+        self.held = np.full(rows, -1, np.int64)
+        self.cursor = np.zeros(columns, np.int64)
+        self.queue = np.zeros((3, columns), np.int64)
+        self.head = np.zeros(3, np.int64)
+        self.count = np.zeros(3, np.int64)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every decision that is not yet handed over."""
+        self.held[:] = -1
+        self.head[:] = 0
+        self.count[:] = (self.columns, 0, 0)
+        self.queue[FREE] = np.arange(self.columns)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch of complete lanes waits."""
+        return bool(self.count[COMPLETE] >= self.batch)
+
+    def record(
+        self,
+        rows: np.ndarray,
+        is_first: np.ndarray,
+        state: np.ndarray,
+        obs: Tree,
+        mask: Tree,
+        action: Tree,
+        logp: np.ndarray,
+        value: np.ndarray,
+        version: int,
+    ) -> None:
+        """Decisions of K rows: leaves [K, ...], logp and value [K], state [L, S, K, H] that entered them."""
+        place = np.empty(len(rows), np.int64)
+        _record(
+            rows, is_first, logp, value, version, state, self.held, self.cursor, self.queue, self.head,
+            self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
+        )  # fmt: skip
+        for stored, given in ((self.obs, obs), (self.mask, mask), (self.action, action)):
+            for path, leaf in given.items():
+                target = stored[path]
+                target.reshape(-1, *target.shape[2:])[place] = leaf
+
+    def settle(
+        self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, final_value: np.ndarray
+    ) -> None:
+        """After a step: reward and endings [B, A], final_value [R] of the views where rows were truncated."""
+        _settle(
+            reward, terminated, truncated, self.seats, final_value, self.held, self.cursor, self.queue,
+            self.head, self.count, self.scalars, self.flags,
+        )  # fmt: skip
+
+    def take(self) -> Fragment:
+        """The batch of lanes that were complete first, copied out."""
+        size = self.queue.shape[1]
+        order = (self.head[COMPLETE] + np.arange(self.batch)) % size
+        columns = self.queue[COMPLETE, order]
+        self.head[COMPLETE] = (self.head[COMPLETE] + self.batch) % size
+        self.count[COMPLETE] -= self.batch
+        free = (self.head[FREE] + self.count[FREE] + np.arange(self.batch)) % size
+        self.queue[FREE, free] = columns
+        self.count[FREE] += self.batch
+
+        def pick(tree: Tree) -> Tree:
+            return {path: np.take(leaf, columns, axis=1) for path, leaf in tree.items()}
+
+        logp, value, reward, next_value = np.take(self.scalars, columns, axis=2)
+        is_first, terminated, truncated = np.take(self.flags, columns, axis=2)
+        return Fragment(
+            obs=pick(self.obs),
+            mask=pick(self.mask),
+            is_first=is_first,
+            action=pick(self.action),
+            logp=logp,
+            value=value,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            next_value=next_value,
+            initial_state=np.ascontiguousarray(self.initial_state[columns].transpose(1, 2, 0, 3)),
+            version=np.take(self.versions, columns, axis=1),
+        )
+
+    def _arrays(self) -> Tree:
+        own = {
+            name: getattr(self, name)
+            for name in (
+                "scalars", "flags", "versions", "initial_state", "held", "cursor", "queue", "head", "count"
+            )
+        }  # fmt: skip
+        trees = {"obs": self.obs, "mask": self.mask, "action": self.action}
+        return own | {f"{kind}:{path}": leaf for kind, tree in trees.items() for path, leaf in tree.items()}
+
+    def state(self) -> Tree:
+        """Everything recorded, as arrays."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def set_state(self, state: Tree) -> None:
+        for name, array in self._arrays().items():
+            array[...] = state[name]

@@ -1,0 +1,81 @@
+"""Who can sit in a seat during a match: policies and scripted bots. (People: `selfplay.human`.)"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from envs.vector import Bot, Tree
+from policies.policy import Policy
+
+NO_STATE = (0, 1, 1)
+
+
+class Decision(NamedTuple):
+    """R decisions of one player."""
+
+    action: Tree  # leaf -> [R, ...]
+    logp: np.ndarray | None  # [R]; None for players that are not learned from
+    value: np.ndarray | None  # [R]
+    state: torch.Tensor  # [L, S, R, H] after the decision
+
+
+class Player(Protocol):
+    """Anything that plays: many seats at once, each with its own recurrent state."""
+
+    state_shape: tuple[int, int, int]
+
+    def act(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+    ) -> Decision:
+        """obs leaves [R, ...], mask leaves [R, n], is_first [R], state [L, S, R, H] entering."""
+        ...
+
+
+class PolicyPlayer:
+    """Samples from a policy, or plays its likeliest action."""
+
+    def __init__(self, policy: Policy, *, greedy: bool = False) -> None:
+        self.policy = policy
+        self.greedy = greedy
+        self.state_shape = policy.state_shape
+
+    @torch.inference_mode()
+    def act(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+    ) -> Decision:
+        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), state)
+        head, legal = self.policy.head, _tensors(mask)
+        if self.greedy:
+            action, logp = head.best(out.logits, legal)
+        else:
+            uniform = rng.random((len(is_first), head.num_uniforms), dtype=np.float32)
+            action, logp = head.sample(out.logits, legal, torch.from_numpy(uniform))
+        return Decision(
+            {path: leaf.numpy() for path, leaf in action.items()}, logp.numpy(), out.value.numpy(), out.state
+        )
+
+    @torch.inference_mode()
+    def value(self, obs: Tree, is_first: np.ndarray, state: torch.Tensor) -> np.ndarray:
+        """Value [R] of views in which nothing more is decided (a match was cut off there)."""
+        return self.policy.step(_tensors(obs), torch.from_numpy(is_first), state).value.numpy()
+
+
+class BotPlayer:
+    """A scripted player of the game."""
+
+    state_shape = NO_STATE
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+
+    def act(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+    ) -> Decision:
+        return Decision(self.bot(obs, mask, rng), None, None, state)
+
+
+def _tensors(tree: Tree) -> dict[str, torch.Tensor]:
+    return {path: torch.from_numpy(leaf) for path, leaf in tree.items()}
