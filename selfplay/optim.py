@@ -1,0 +1,56 @@
+"""Gradient clipping of OpenAI Five: every parameter by the history of its own gradient."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class SecondMoment:
+    """State of `clip_per_parameter_`, kept and saved by its caller."""
+
+    average: list[Tensor]  # as each parameter: running average of its squared unclipped gradient, from 0
+    num_updates: int = 0
+
+    @classmethod
+    def zeros(cls, params: Iterable[Tensor]) -> Self:
+        """The state before the first update; params in the order in which they will be clipped."""
+        return cls([torch.zeros_like(param, requires_grad=False) for param in params])
+
+
+@torch.no_grad()
+def clip_per_parameter_(
+    params: Iterable[Tensor], second_moment: SecondMoment, *, sigma: float = 5.0, decay: float = 0.999
+) -> None:
+    """Clip every gradient element to +-sigma * sqrt(v), in place; update second_moment, in place.
+
+        m <- decay * m + (1 - decay) * g^2        (g the unclipped gradient)
+        v  = m / (1 - decay^num_updates)
+        g <- min(max(g, -sigma sqrt(v)), sigma sqrt(v))
+
+    v holds the present gradient too, so the first update clips nothing, and a parameter that had no gradient
+    before may still move; once the history is long, no element passes with more than sigma * sqrt(1 - decay)
+    (0.16) of itself where its history is 0. A missing gradient counts as 0. Nothing here waits for the
+    device; a gradient that is not finite goes through and stays in m, so check the norm where that matters.
+    Source: Berner et al. 2019, arXiv:1912.06680; v kept as in Adam, with its bias correction.
+    """
+    params = list(params)
+    assert len(params) == len(second_moment.average), (len(params), len(second_moment.average))
+    second_moment.num_updates += 1
+    torch._foreach_mul_(second_moment.average, decay)
+    pairs = zip(params, second_moment.average, strict=True)
+    present = [(param.grad, average) for param, average in pairs if param.grad is not None]
+    if not present:
+        return
+    grads = [grad for grad, _ in present]
+    averages = [average for _, average in present]
+    torch._foreach_addcmul_(averages, grads, grads, value=1 - decay)
+    bounds = torch._foreach_sqrt(averages)
+    torch._foreach_mul_(bounds, sigma / math.sqrt(1 - decay**second_moment.num_updates))
+    torch._foreach_minimum_(grads, bounds)
+    torch._foreach_neg_(bounds)
+    torch._foreach_maximum_(grads, bounds)
