@@ -1,0 +1,272 @@
+"""The second hot loop: one batch of fragments in, better weights out. PPO over whole lanes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policies.policy import Leaves, Policy
+from selfplay import losses
+from selfplay.config import PPOConfig
+from selfplay.fragments import Fragment, concatenate
+from selfplay.normalize import RewardScale, RunningMoments, popart_
+from selfplay.optim import SecondMoment, clip_per_parameter_
+from selfplay.replay import ReplayDifference, check_replay
+from selfplay.returns import gae, vtrace
+from selfplay.rollout import load_weights
+from selfplay.schedules import linear
+
+ADAM_EPS = 1e-5
+
+
+class Batch(NamedTuple):
+    """What the loss needs of N lanes, as tensors on the learner's device."""
+
+    obs: Leaves  # [T, N, ...]
+    mask: Leaves  # [T, N, n]
+    is_first: Tensor  # [T, N]
+    action: Leaves  # [T, N, ...]
+    logp: Tensor  # [T, N] of the policy that acted; under V-trace, of the one that began this epoch
+    advantage: Tensor  # [T, N]
+    target: Tensor  # [T, N] of the value, in units of (scaled) reward
+    state: Tensor  # [L, S, N, H] entering t = 0
+
+    def lanes(self, index: Tensor) -> Batch:
+        """The part with these lanes."""
+
+        def pick(x: Tensor | Leaves) -> Any:
+            if isinstance(x, dict):
+                return {path: leaf.index_select(1, index) for path, leaf in x.items()}
+            return x.index_select(1, index)
+
+        return Batch(*(pick(x) for x in self[:-1]), self.state.index_select(2, index))
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one batch did."""
+
+    version: int
+    weights: dict[str, np.ndarray]
+    metrics: dict[str, float]
+
+
+class Learner:
+    """Owns the policy that learns, its optimiser and its normalisers."""
+
+    def __init__(
+        self, policy: Policy, config: PPOConfig, *, anneal_steps: int | None, seed: int, num_threads: int = 1
+    ) -> None:
+        """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward."""
+        self.policy, self.config = policy, config
+        self.anneal_steps = anneal_steps
+        self.device = next(policy.parameters()).device
+        self.params = list(policy.parameters())
+        self.adam = torch.optim.Adam(
+            self.params, lr=config.lr, eps=ADAM_EPS, fused=self.device.type == "cuda"
+        )
+        self.second_moment = SecondMoment.zeros(self.params)
+        self.magnet = copy.deepcopy(policy) if config.magnet_coef else None
+        self.reward_scale = RewardScale().to(self.device)
+        self.target_moments = RunningMoments().to(self.device)
+        self.generator = np.random.Generator(np.random.PCG64(seed))
+        self.version = 0
+        self.agent_steps = 0
+        self.num_shards = num_threads if self.device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(self.num_shards) if self.num_shards > 1 else None
+
+    def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference:
+        """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
+        return check_replay(self.policy, concatenate(fragments), self.version)
+
+    def update(self, fragments: Sequence[Fragment]) -> Update:
+        """One iteration of PPO on the fragments of all rollouts; the lanes of a batch are N together."""
+        config = self.config
+        fragment = concatenate(fragments)
+        steps = fragment.is_first.size
+        staleness = self.version - fragment.version
+        progress = self.agent_steps / self.anneal_steps if self.anneal_steps else 0.0
+        lr = linear(config.lr, config.lr_final, progress)
+        entropy_coef = linear(config.entropy, config.entropy_final, progress)
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+
+        batch, explained_variance = self._prepare(fragment)
+        totals: dict[str, float] = {}
+        updates = 0
+        for _ in range(config.epochs):
+            if config.advantage == "vtrace" and updates:
+                batch, _ = self._prepare(fragment)
+            order = torch.from_numpy(self.generator.permutation(fragment.num_lanes)).to(self.device)
+            for lanes in order.chunk(config.num_minibatches):
+                for name, value in self._step(batch, lanes, entropy_coef).items():
+                    totals[name] = totals.get(name, 0.0) + value
+                updates += 1
+        self.version += 1
+        self.agent_steps += steps
+        if self.magnet is not None and self.version % config.magnet_iterations == 0:
+            self.magnet.load_state_dict(self.policy.state_dict())
+        metrics = {name: value / updates for name, value in totals.items()} | {
+            "loss/explained_variance": explained_variance,
+            "ppo/lr": lr,
+            "ppo/entropy_coef": entropy_coef,
+            "data/staleness": float(staleness.mean()),
+            "data/staleness_max": int(staleness.max()),
+            "data/sample_reuse": float(config.epochs),
+        }
+        return Update(self.version, self.weights(), metrics)
+
+    def _prepare(self, fragment: Fragment) -> tuple[Batch, float]:
+        """Fragment -> tensors with advantages and value targets, and the value's explained variance."""
+        config = self.config
+
+        def tensor(array: np.ndarray) -> Tensor:
+            # Arrays from the object store are read-only; nothing here writes to them.
+            return torch.as_tensor(array, device=self.device)
+
+        def tensors(tree: Mapping[str, np.ndarray]) -> Leaves:
+            return {path: tensor(leaf) for path, leaf in tree.items()}
+
+        reward, value, next_value = (tensor(x) for x in (fragment.reward, fragment.value, fragment.next_value))
+        terminated, truncated = tensor(fragment.terminated), tensor(fragment.truncated)
+        obs, mask, action = tensors(fragment.obs), tensors(fragment.mask), tensors(fragment.action)
+        is_first, state = tensor(fragment.is_first), tensor(fragment.initial_state)
+        logp = tensor(fragment.logp)
+        if config.normalize_reward:
+            reward = self.reward_scale.scale(reward)
+        endings = (reward, value, next_value, terminated, truncated)
+        discounts = {"gamma": config.gamma, "lam": config.gae_lambda}
+        if config.advantage == "vtrace":
+            with torch.no_grad():
+                out = self.policy.unroll(obs, is_first, state)
+                present, _ = self.policy.head.evaluate(out.logits, mask, action)
+            trace = vtrace(*endings, logp, present, **discounts)
+            advantage, target, logp = trace.advantage, trace.target, present
+        else:
+            advantage = gae(*endings, **discounts)
+            target = advantage + value
+        if config.normalize_reward:
+            self.reward_scale.update(target)
+        if config.normalize_value:
+            self._follow_targets(target)
+        explained = 1 - float((target - value).var() / target.var().clamp(min=1e-8))
+        if config.normalize_advantage:
+            advantage = losses.normalize(advantage)
+        return Batch(obs, mask, is_first, action, logp, advantage, target, state), explained
+
+    def _follow_targets(self, target: Tensor) -> None:
+        """Move the value's units to the targets' running mean and deviation; its outputs stay the same."""
+        policy = self.policy
+        self.target_moments.update(target)
+        old_mean, old_std = policy.value_mean.clone(), policy.value_std.clone()
+        policy.value_mean.copy_(self.target_moments.mean)
+        policy.value_std.copy_(self.target_moments.std)
+        popart_(
+            policy.output_weight.data[-1:], policy.output_bias.data[-1:],
+            old_mean, old_std, policy.value_mean, policy.value_std,
+        )  # fmt: skip
+
+    def _step(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> dict[str, float]:
+        """One gradient step on a minibatch, its lanes spread over the threads."""
+        shards = lanes.chunk(self.num_shards)
+        share = [len(shard) / len(lanes) for shard in shards]
+        run = self.pool.map if self.pool else map
+        results = list(run(lambda shard: self._gradients(batch.lanes(shard), entropy_coef), shards))
+        for k, param in enumerate(self.params):
+            grad = results[0][0][k] * share[0]
+            for weight, (grads, _) in zip(share[1:], results[1:], strict=True):
+                grad.add_(grads[k], alpha=weight)
+            param.grad = grad
+        if self.config.grad_clip_sigma is not None:
+            clip_per_parameter_(self.params, self.second_moment, sigma=self.config.grad_clip_sigma)
+        limit = self.config.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.params, float("inf") if limit is None else limit)
+        self.adam.step()
+        means = sum(weight * values for weight, (_, values) in zip(share, results, strict=True))
+        assert isinstance(means, Tensor)
+        values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
+        if not np.isfinite(values).all():
+            raise FloatingPointError(f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}")
+        return dict(zip(_TERMS, values, strict=True))
+
+    def _gradients(self, batch: Batch, entropy_coef: float) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Gradients of the mean loss over these lanes, and the means of its terms (`_TERMS`)."""
+        config, policy = self.config, self.policy
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
+            out = policy.unroll(batch.obs, batch.is_first, batch.state)
+        logp, entropy = policy.head.evaluate(out.logits, batch.mask, batch.action)
+        surrogate = losses.ppo_policy_loss(
+            logp, batch.logp, batch.advantage, clip=config.clip, dual_clip=config.dual_clip
+        )
+        # In the value head's own units, so that the weight means the same whatever the rewards' size.
+        value = losses.value_loss(out.value / policy.value_std, batch.target / policy.value_std).mean()
+        policy_term, entropy_term = surrogate.loss.mean(), entropy.mean()
+        loss = policy_term + config.value_coef * value - entropy_coef * entropy_term
+        magnet = torch.zeros_like(loss)
+        if self.magnet is not None:
+            with torch.no_grad():
+                reference = self.magnet.unroll(batch.obs, batch.is_first, batch.state).logits
+            legal = batch.mask.get("", torch.ones_like(out.logits, dtype=torch.bool))
+            magnet = losses.categorical_kl(out.logits, reference, legal).mean()
+            loss = loss + config.magnet_coef * magnet
+        grads = torch.autograd.grad(loss, self.params)
+        kl = losses.kl_estimate(logp.detach(), batch.logp).mean()
+        terms = (policy_term, value, entropy_term, kl, surrogate.clip_fraction, magnet)
+        return grads, torch.stack([term.detach() for term in terms])
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of the policy's parameters and buffers by name."""
+        return {name: x.detach().cpu().numpy().copy() for name, x in self.policy.state_dict().items()}
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything that the next update depends on: arrays, and what JSON can hold."""
+        named = {"policy": self.policy, "reward": self.reward_scale, "target": self.target_moments}
+        if self.magnet is not None:
+            named["magnet"] = self.magnet
+        tensors = {f"{k}:{name}": x for k, module in named.items() for name, x in module.state_dict().items()}
+        for k, moment in enumerate(self.second_moment.average):
+            tensors[f"second_moment:{k}"] = moment
+        for k, slot in self.adam.state_dict()["state"].items():
+            tensors |= {f"adam:{k}:{name}": x for name, x in slot.items()}
+        meta = {
+            "version": self.version,
+            "agent_steps": self.agent_steps,
+            "second_moment_updates": self.second_moment.num_updates,
+            "generator": self.generator.bit_generator.state,
+        }
+        return {name: x.detach().cpu().numpy().copy() for name, x in tensors.items()}, meta
+
+    def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        parts: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            part, key = name.split(":", 1)
+            parts.setdefault(part, {})[key] = array
+        load_weights(self.policy, parts["policy"])
+        load_weights(self.reward_scale, parts["reward"])
+        load_weights(self.target_moments, parts["target"])
+        if self.magnet is not None:
+            load_weights(self.magnet, parts["magnet"])
+        for key, array in parts["second_moment"].items():
+            self.second_moment.average[int(key)].copy_(torch.tensor(array))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, array in parts.get("adam", {}).items():
+            index, name = key.split(":")
+            slots.setdefault(int(index), {})[name] = torch.tensor(array)
+        adam = self.adam.state_dict()
+        self.adam.load_state_dict({"state": slots, "param_groups": adam["param_groups"]})
+        self.second_moment.num_updates = meta["second_moment_updates"]
+        self.generator.bit_generator.state = meta["generator"]
+        self.version, self.agent_steps = meta["version"], meta["agent_steps"]
+
+
+_TERMS = (
+    "loss/policy", "loss/value", "loss/entropy", "loss/kl", "loss/clip_fraction", "loss/magnet_kl", "loss/grad_norm"
+)  # fmt: skip
