@@ -362,6 +362,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if kind == "array":
         return f"a list, each {_allowed(schema['items'])}"
+    if schema.get("minLength"):
+        return "non-empty text"
     bounds = [
         f"{sign} {schema[name]:g}" if schema[name] < 2**53 else f"{sign} 2^63"
         for name, sign in (

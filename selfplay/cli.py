@@ -1,0 +1,164 @@
+"""The command line: which command runs, and what its exit code says."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfplay import config as configuration
+from selfplay import run_directory
+from selfplay.config import Config
+from selfplay.errors import UserError
+from selfplay.options import ConfigParser, Parsed, Parser
+from selfplay.run_directory import RunDirectory, default_path
+
+USAGE = """\
+usage: selfplay COMMAND ...
+
+LSTM policies that learn by playing themselves.
+
+commands:
+  train CONFIG   learn a game, or go on with --resume DIR
+  play A B       play matches between runs, checkpoints, bots and people
+  bench CONFIG   measure decisions per second
+  envs           list the games
+
+`selfplay COMMAND --help` explains each.
+"""
+
+RESUMABLE = ("stop.", "checkpoint.", "device")
+"""Keys that a resumed run may change: they do not change what it learns."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    return guarded(_dispatch, command, rest)
+
+
+def train_command(argv: Sequence[str]) -> int:
+    """`selfplay train ARGV`; returns the exit code."""
+    return guarded(_train, list(argv))
+
+
+def guarded(function: Callable[..., int], *arguments: Any) -> int:
+    """The exit code of a command: a mistake of the user is one message and 2, a fault of ours 1."""
+    try:
+        return function(*arguments)
+    except SystemExit as stop:  # argparse's way to end after --help
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not _is_mistake(error):
+            traceback.print_exc()
+            return 1
+        for line in _message(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+
+
+def _is_mistake(error: Exception) -> bool:
+    if isinstance(error, UserError):
+        return True
+    if isinstance(error, FileNotFoundError):
+        return error.filename is not None
+    from envs.vector import GameError
+
+    return isinstance(error, GameError)
+
+
+def _message(error: Exception) -> str:
+    return f"no file {error.filename}" if isinstance(error, FileNotFoundError) else str(error)
+
+
+def _dispatch(command: str, argv: list[str]) -> int:
+    match command:
+        case "train":
+            return _train(argv)
+        case "play":
+            from selfplay import play
+
+            return play.main(argv)
+        case "bench":
+            from selfplay import bench
+
+            return bench.main(argv)
+        case "envs":
+            return _envs(argv)
+    close = difflib.get_close_matches(command, ["train", "play", "bench", "envs"], n=1)
+    nearest = f"; nearest: {close[0]}" if close else ""
+    raise UserError(f"unknown command {command!r}{nearest}; there are train, play, bench, envs")
+
+
+def _train(argv: list[str]) -> int:
+    parser = ConfigParser(
+        prog="selfplay train",
+        usage="selfplay train CONFIG [--section.key value ...] [--run-dir DIR]\n"
+        "       selfplay train --resume DIR [--stop.key value ...]",
+        description="Learn a game by self-play. CONFIG is a TOML file or one of "
+        f"{', '.join(configuration.bundled_names())}; --help after it shows its values as the defaults.",
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="where the run is kept; a new folder of runs/ without"
+    )
+    parser.add_argument(
+        "--resume", metavar="DIR", help="go on with the run in DIR from its newest checkpoint"
+    )
+    parsed = parser.parse(argv)
+    resume = parsed.options.resume is not None
+    config, path = _resumed(parsed) if resume else _fresh(parsed)
+
+    from selfplay import train
+
+    return train.run(config, path, resume)
+
+
+def _fresh(parsed: Parsed) -> tuple[Config, Path]:
+    """The configuration and the folder of a new run."""
+    if parsed.config is None:
+        names = ", ".join(configuration.bundled_names())
+        raise UserError(f"train what? Give CONFIG, a TOML file or one of {names}; or --resume DIR")
+    config = configuration.load(parsed.config, parsed.overrides)
+    if parsed.options.run_dir is not None:
+        return config, Path(parsed.options.run_dir)
+    stem = Path(parsed.config).stem
+    return config, default_path(config.env.id if stem in ("default", "config") else stem)
+
+
+def _resumed(parsed: Parsed) -> tuple[Config, Path]:
+    """The configuration, with its new end, and the folder of a run that goes on."""
+    extra = parsed.config or ("--run-dir" if parsed.options.run_dir is not None else None)
+    if extra:
+        raise UserError(f"--resume DIR goes on with that run: leave out {extra}")
+    for key in parsed.overrides:
+        if not key.startswith(RESUMABLE):
+            raise UserError(
+                f"--{key.replace('_', '-')} cannot change in a run that goes on; "
+                "these can: --stop.*, --checkpoint.*, --device"
+            )
+    run = RunDirectory.open(parsed.options.resume)
+    return configuration.load(run.path / run_directory.CONFIG, parsed.overrides), run.path
+
+
+def _envs(argv: list[str]) -> int:
+    parser = Parser(prog="selfplay envs", description="List the games that come with this package.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    from envs.registry import native_games
+
+    names = sorted(native_games())
+    if options.json:
+        print(json.dumps({"games": names}))
+        return 0
+    print("\n".join(names))
+    print("pettingzoo:MODULE, openspiel:GAME(PARAMS), gymnasium:ID, python:PACKAGE.MODULE:FACTORY")
+    return 0
