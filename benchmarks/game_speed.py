@@ -10,9 +10,9 @@ from time import perf_counter
 
 import numpy as np
 
-from envs.bots import random_bot
+from envs.random_play import random_actions
 from envs.registry import make
-from envs.vector import Tree, VectorEnv
+from envs.vector import VectorEnv
 
 
 def measure(env: VectorEnv, seconds: float) -> float:
@@ -21,10 +21,10 @@ def measure(env: VectorEnv, seconds: float) -> float:
     seeds = rng.integers(2**63, size=env.num_games, dtype=np.uint64)
     env.restart(np.arange(env.num_games), seeds)
     for _ in range(3):  # compile and warm up
-        env.step(_random_actions(env, rng))
+        env.step(random_actions(env, rng))
     num_decisions, spent = 0, 0.0
     while spent < seconds:
-        actions = _random_actions(env, rng)
+        actions = random_actions(env, rng)
         num_decisions += int(env.to_act.sum())
         start = perf_counter()
         env.step(actions)
@@ -32,18 +32,6 @@ def measure(env: VectorEnv, seconds: float) -> float:
         env.restart(over, seeds[over])
         spent += perf_counter() - start
     return num_decisions / spent
-
-
-def _random_actions(env: VectorEnv, rng: np.random.Generator) -> tuple[Tree, ...]:
-    """Each group's random legal leaves [B, S, ...]."""
-    actions = []
-    for group in env.groups:
-        rows = (env.num_games, len(group.seats))
-        obs = {path: leaf.reshape(-1, *leaf.shape[2:]) for path, leaf in group.obs.items()}
-        mask = {path: leaf.reshape(-1, leaf.shape[2]) for path, leaf in group.mask.items()}
-        action = random_bot(group.action_space)(obs, mask, rng)
-        actions.append({path: leaf.reshape(*rows, *leaf.shape[1:]) for path, leaf in action.items()})
-    return tuple(actions)
 
 
 def main() -> None:

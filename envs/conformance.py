@@ -1,0 +1,300 @@
+"""Does a game keep the vector protocol? `check(make_env)` plays random legal actions and says what breaks.
+
+B games, A seats of the game, S seats of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.leaves import leaf_spaces
+from envs.random_play import View, arrays, is_float, play_on, random_actions, restart, take, trace, view
+from envs.vector import GameError, Group, Tree, VectorEnv
+
+MakeEnv = Callable[[int], VectorEnv]
+
+
+def check(make_env: MakeEnv, *, num_games: int = 6, num_steps: int = 120, seed: int = 0) -> None:
+    """Raises AssertionError (or the game's own GameError) at the first breach of the protocol.
+
+    make_env(num_games) gives a fresh game. Beyond the protocol's words it asks that a match in play
+    always has a seat to act, that each seat's ending is shown once, and that a match depends on its
+    seed and actions alone: not on its slot, nor on what was played there before.
+    """
+    _check_layout(make_env(num_games), num_games)
+    _check_play(make_env(num_games), num_steps, seed)
+    _check_deterministic(make_env, num_games, num_steps, seed)
+    _check_restart_is_local(make_env, num_games, num_steps, seed)
+    _check_independent(make_env, num_games, num_steps, seed)
+    _check_illegal_actions(make_env, num_games, num_steps, seed)
+    _check_state(make_env, num_games, num_steps, seed)
+    _check_words(make_env(num_games), seed)
+    _check_bots(make_env(num_games), num_steps, seed)
+
+
+def _require(holds: bool | np.bool_, env: VectorEnv, message: str) -> None:
+    if not holds:
+        raise AssertionError(f"{env.id}: {message}")
+
+
+def _refuse(flags: np.ndarray, env: VectorEnv, message: str) -> None:
+    """Fails, naming the place, where flags [B] or [B, A] has a true entry."""
+    if flags.any():
+        place = zip(("match", "seat"), np.argwhere(flags)[0].tolist())
+        _require(False, env, f"{', '.join(f'{word} {index}' for word, index in place)}: {message}")
+
+
+def _require_same(env: VectorEnv, one: View, two: View, message: str) -> None:
+    for name, array in one.items():
+        same = np.array_equal(array, two[name], equal_nan=is_float(array))
+        _require(same, env, f"{message}: {name}")
+
+
+# What the arrays are.
+
+
+def _check_layout(env: VectorEnv, num_games: int) -> None:
+    """Sizes, dtypes, teams and groups, which never change."""
+    _require(isinstance(env, VectorEnv), env, "does not have every member of VectorEnv")
+    _require(env.num_games == num_games, env, f"num_games is {env.num_games}, not {num_games} as asked")
+    num_seats = len(env.teams)
+    _require(
+        sorted(set(env.teams)) == list(range(len(set(env.teams)))), env, f"teams {env.teams} are not 0, 1, .."
+    )
+    seats = [seat for group in env.groups for seat in group.seats]
+    _require(
+        sorted(seats) == list(range(num_seats)), env, f"groups seat {seats}, not each of {num_seats} once"
+    )
+    for name in ("to_act", "terminated", "truncated"):
+        _check_array(env, name, getattr(env, name), (num_games, num_seats), np.bool_)
+    _check_array(env, "reward", env.reward, (num_games, num_seats), np.float32)
+    _check_array(env, "over", env.over, (num_games,), np.bool_)
+    _require(env.over.all(), env, "a match is in play before the first restart")
+    _require(not env.to_act.any(), env, "a seat is to act before the first restart")
+    for group in env.groups:
+        _require(list(group.seats) == sorted(group.seats), env, f"seats of {group.name} do not ascend")
+        _check_group(env, group)
+
+
+def _check_group(env: VectorEnv, group: Group) -> None:
+    """Obs and mask leaves fit the group's spaces."""
+    rows = (env.num_games, len(group.seats))
+    obs_leaves, action_leaves = leaf_spaces(group.observation_space), leaf_spaces(group.action_space)
+    _require(group.obs.keys() == obs_leaves.keys(), env, f"obs leaves {[*group.obs]}, not {[*obs_leaves]}")
+    for path, leaf in obs_leaves.items():
+        _check_array(env, f"obs {path!r}", group.obs[path], (*rows, *_shape(leaf)), leaf.dtype)
+    for path, mask in group.mask.items():
+        _require(path in action_leaves, env, f"mask {path!r} is of no action leaf ({[*action_leaves]})")
+        num_choices = sum(_choices(action_leaves[path]))
+        _require(num_choices > 0, env, f"mask {path!r} is of a leaf that is not discrete")
+        _check_array(env, f"mask {path!r}", mask, (*rows, num_choices), np.bool_)
+
+
+def _check_array(env: VectorEnv, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: object) -> None:
+    _require(array.shape == shape, env, f"{name} is {array.shape}, not {shape}")
+    _require(array.dtype == dtype, env, f"{name} is {array.dtype}, not {np.dtype(dtype)}")  # type: ignore[call-overload]
+
+
+def _shape(space: spaces.Space) -> tuple[int, ...]:
+    if space.shape is None:
+        raise AssertionError(f"{space} is not a leaf with a shape")
+    return space.shape
+
+
+def _choices(space: spaces.Space) -> list[int]:
+    """Number of values of each discrete part of a leaf; none for another leaf."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    return space.nvec.ravel().tolist() if isinstance(space, spaces.MultiDiscrete) else []
+
+
+# What holds at every moment of random play.
+
+
+def _check_play(env: VectorEnv, num_steps: int, seed: int) -> None:
+    """Plays on, with some matches waiting to be opened, and checks every view."""
+    rng = np.random.default_rng(seed)
+    shown = arrays(env)
+    ended = np.ones_like(env.to_act)  # [B, A] the seat's episode in this slot's match has ended
+    opened = np.arange(0, env.num_games, 2)
+    for _ in range(num_steps):
+        restart(env, opened, rng)
+        ended[opened] = False
+        for name in ("reward", "terminated", "truncated", "over"):
+            _require(not getattr(env, name)[opened].any(), env, f"restart does not clear {name}")
+        _check_view(env, ended)
+        before, waiting = view(env), env.over.copy()
+        env.step(random_actions(env, rng))
+        _check_step(env, before, waiting, ended)
+        ended |= env.terminated | env.truncated
+        _check_view(env, ended)
+        opened = np.flatnonzero(env.over & (rng.random(env.num_games) < 0.5))
+    for name, array in arrays(env).items():
+        _require(array is shown[name], env, f"{name} is replaced by another array, not overwritten in place")
+
+
+def _check_view(env: VectorEnv, ended: np.ndarray) -> None:
+    """What must hold between any two calls; ended [B, A] as in `_check_play`."""
+    _refuse(env.to_act & ended, env, "a seat whose episode has ended is to act")
+    _refuse(env.over[:, None] & env.to_act, env, "a seat is to act in a match that is over")
+    _refuse(~env.over & ~env.to_act.any(axis=1), env, "nobody is to act in a match in play")
+    _refuse(~np.isfinite(env.reward), env, "the reward is not finite")
+    if env.zero_sum:
+        _refuse(np.abs(env.reward.sum(axis=1)) > 1e-5, env, "zero_sum, but the rewards do not sum to 0")
+    for group in env.groups:
+        _check_rows(env, group)
+
+
+def _check_rows(env: VectorEnv, group: Group) -> None:
+    """Valid obs rows lie in their space, and a seat that is to act has a legal action."""
+    for path, space in leaf_spaces(group.observation_space).items():
+        for game, place in np.argwhere((env.to_act | env.truncated)[:, group.seats]):
+            row = group.obs[path][game, place]
+            where = f"match {game}, seat {group.seats[place]}"
+            _require(space.contains(row), env, f"{where}: obs {path!r} is not in {space}: {row}")
+    for path, space in leaf_spaces(group.action_space).items():
+        if path not in group.mask:
+            continue
+        for part in np.split(group.mask[path], np.cumsum(_choices(space))[:-1], axis=2):
+            stuck = env.to_act.copy()
+            stuck[:, group.seats] &= ~part.any(axis=2)
+            stuck[:, np.setdiff1d(np.arange(len(env.teams)), group.seats)] = False
+            _refuse(stuck, env, f"mask {path!r} has no legal action")
+
+
+def _check_step(env: VectorEnv, before: View, waiting: np.ndarray, ended: np.ndarray) -> None:
+    """One step from `before`; waiting [B] were over then, ended [B, A] had ended before it."""
+    now = view(env)
+    for name in before.keys() - {"reward"}:
+        same = np.array_equal(before[name][waiting], now[name][waiting], equal_nan=is_float(now[name]))
+        _require(same, env, f"step changes {name} of a match that was over")
+    _refuse((env.reward != 0) & waiting[:, None], env, "step rewards a match that was over")
+    ends = (env.terminated | env.truncated) & ~waiting[:, None]
+    _refuse(env.terminated & env.truncated, env, "both terminated and truncated")
+    _refuse(ends & ended, env, "the episode ends a second time")
+    _refuse(env.over != (ended | ends).all(axis=1), env, "over must mean that every seat has ended")
+
+
+def _check_words(env: VectorEnv, seed: int) -> None:
+    """render and action_names give what a person can read."""
+    restart(env, np.arange(env.num_games), np.random.default_rng(seed))
+    sizes = {int(space.n) for group in env.groups if isinstance(space := group.action_space, spaces.Discrete)}
+    for game in range(env.num_games):
+        _require(isinstance(env.render(game), str), env, f"render({game}) is not text")
+        names = env.action_names(game)
+        if names is not None:
+            _require(len(set(names)) == len(names), env, f"action_names({game}) has a name twice: {names}")
+            _require(len(names) in sizes, env, f"action_names({game}) has {len(names)} names, not {sizes}")
+
+
+def _check_bots(env: VectorEnv, num_steps: int, seed: int) -> None:
+    """Every scripted player of a game with one group acts legally, or the game raises GameError."""
+    if len(env.groups) > 1:
+        return
+    (group,) = env.groups
+    for bot in env.bots.values():
+        rng = np.random.default_rng(seed)
+        restart(env, np.flatnonzero(env.over), rng)
+        for _ in range(num_steps):
+            (actions,) = random_actions(env, rng)
+            acts = env.to_act[:, group.seats]
+            obs, mask = (
+                {path: leaf[acts] for path, leaf in tree.items()} for tree in (group.obs, group.mask)
+            )
+            for path, rows in bot(obs, mask, rng).items():
+                actions[path][acts] = rows
+            env.step((actions,))
+            restart(env, np.flatnonzero(env.over), rng)
+
+
+# What the future depends on.
+
+
+def _check_deterministic(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
+    """Equal seeds and actions give equal matches."""
+    env, again = make_env(num_games), make_env(num_games)
+    order = np.arange(num_games)
+    traces = zip(trace(env, num_steps, seed, order), trace(again, num_steps, seed, order))
+    for step, (one, two) in enumerate(traces):
+        _require_same(env, one, two, f"equal seeds and actions differ after step {step}")
+
+
+def _check_restart_is_local(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
+    """Restarting some matches in mid-play leaves the others as where nothing is ever restarted."""
+    plain, struck = make_env(num_games), make_env(num_games)
+    order, odd = np.arange(num_games), np.arange(num_games) % 2 == 1
+    restart(plain, order, np.random.default_rng(seed))
+    restart(struck, order, np.random.default_rng(seed))
+    plays = (play_on(env, num_steps, seed + 1, order, reopen=False) for env in (plain, struck))
+    for step, (one, _) in enumerate(zip(*plays)):
+        if step % 3 == 1:
+            restart(struck, np.flatnonzero(odd), np.random.default_rng(seed + step))
+        one, two = take(one, ~odd), take(view(struck), ~odd)
+        _require_same(plain, one, two, f"restart touches a match not asked for (step {step})")
+
+
+def _check_independent(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
+    """They do so in any slot, and whatever was played there before."""
+    env, used = make_env(num_games), make_env(num_games)
+    order = np.arange(num_games)
+    for _ in trace(used, num_steps, seed + 1, order):
+        pass
+    traces = zip(trace(env, num_steps, seed, order), trace(used, num_steps, seed, order[::-1]))
+    for step, (one, two) in enumerate(traces):
+        _require_same(env, one, two, f"a match depends on its slot or on the one before (step {step})")
+
+
+def _check_illegal_actions(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
+    """An illegal action of a seat that is to act raises GameError, and all goes on as without it."""
+    plain, tried = make_env(num_games), make_env(num_games)
+    order = np.arange(num_games)
+    traces = zip(trace(plain, num_steps, seed, order), trace(tried, num_steps, seed, order))
+    for step, (one, two) in enumerate(traces):
+        _require_same(plain, one, two, f"a refused action changes the future (step {step})")
+        for actions, where in _illegal_actions(tried, np.random.default_rng(step)):
+            try:
+                tried.step(actions)
+            except GameError as error:
+                named = tried.id in str(error) and where in str(error)
+                _require(named, tried, f"the GameError does not say {tried.id!r} and {where!r}: {error}")
+            else:
+                _require(False, tried, f"an illegal action is accepted at {where}")
+            _require_same(plain, one, view(tried), f"a refused action changes the view ({where})")
+
+
+def _illegal_actions(env: VectorEnv, rng: np.random.Generator) -> Iterator[tuple[tuple[Tree, ...], str]]:
+    """Actions that are legal but in one place, and that place as a GameError must name it."""
+    for index, group in enumerate(env.groups):
+        acting = np.argwhere(env.to_act[:, group.seats])
+        for path, space in leaf_spaces(group.action_space).items():
+            if len(acting) == 0 or not isinstance(space, spaces.Discrete):
+                continue
+            game, place = acting[-1]
+            legal = group.mask[path][game, place] if path in group.mask else np.ones(int(space.n), np.bool_)
+            for value in (*np.flatnonzero(~legal)[:1], -1, int(space.n)):
+                actions = random_actions(env, rng)
+                actions[index][path][game, place] = space.start + value
+                yield actions, f"match {game}, seat {group.seats[place]}"
+
+
+def _check_state(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
+    """set_state(state()) goes on identically, in the same env and in another; state is a copy."""
+    env, other = make_env(num_games), make_env(num_games)
+    order = np.arange(num_games)
+    for _ in trace(env, 7, seed, order):
+        pass
+    state = env.state()
+    if state is None:
+        return
+    kept = {name: array.copy() for name, array in state.items()}
+    future = list(play_on(env, num_steps, seed + 1, order))
+    for name, array in kept.items():
+        same = np.array_equal(state[name], array, equal_nan=is_float(array))
+        _require(same, env, f"state {name!r} changes as play goes on; it must be a copy")
+    for name, follower in (("the same", env), ("another", other)):
+        follower.set_state(state)
+        for step, (one, two) in enumerate(zip(future, play_on(follower, num_steps, seed + 1, order))):
+            _require_same(env, one, two, f"set_state in {name} env does not go on identically (step {step})")
