@@ -18,7 +18,7 @@ from envs.vector import Bot, GameError, Group, Tree
 ROWS = 6
 COLUMNS = 7
 CELLS = ROWS * COLUMNS
-MAX_OPENING_PLIES = CELLS - 1
+MAX_OPENING_PLIES = CELLS - 1  # the last disc would end the match
 
 
 class _Matches(NamedTuple):
@@ -96,7 +96,7 @@ def _play_opening(m: _Matches, game: int, seed: np.uint64, opening_plies: int) -
         legal = m.mask[game, 0]
         column = _nth_set(legal, np.int64(bits % np.uint64(legal.sum())))
         board = m.discs[game, m.ply[game] & 1] | _disc(m.height[game, column], column)
-        if _has_four(board) or m.ply[game] == CELLS - 1:
+        if _has_four(board):
             return
         _drop(m, game, column)
 
