@@ -113,7 +113,7 @@ def test_mistakes_of_resume(trained, tmp_path, capsys):
     [
         (["train"], "Give CONFIG, a TOML file or one of connect_four, "),
         (["train", "conect_four"], "nearest: connect_four"),
-        (["train", "connect_four", "--stop.agent-step", "5"], "--stop.agent-step; nearest: --stop.agent-steps"),
+        (["train", "connect_four", "--stop.agent-step", "5"], "step; nearest: --stop.agent-steps"),
         (["train", "connect_four", "--stop.agent-step=5"], "nearest: --stop.agent-steps"),
         (["train", "connect_four", "--lr", "5"], "unknown option --lr; nearest: --ppo.lr"),
         (["train", "connect_four", "--rundir", "5"], "unknown option --rundir; nearest: --run-dir"),
