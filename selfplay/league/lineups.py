@@ -10,7 +10,7 @@ def spread_draws(
 ) -> np.ndarray:
     """Past selves for every rollout, drawn by systematic sampling: [num_rollouts, each] indices into N.
 
-    One uniform number shifts an even grid over the cumulative probabilities (in a random order of the past
+    One uniform number turns an even grid round the cumulative probabilities (in a random order of the past
     selves). Every draw has exactly the distribution `probabilities`, which the 1 / p_i of the quality rule
     relies on, and draws of one rollout lie 1 / each apart, hence differ wherever no p_i exceeds 1 / each.
     Drawing without replacement would be distinct throughout, but meets rare opponents more often than
@@ -19,7 +19,7 @@ def spread_draws(
     num_draws = num_rollouts * each
     order = rng.permutation(len(probabilities))
     edges = np.cumsum(probabilities[order])
-    grid = (np.arange(num_draws) + rng.random()) / num_draws * edges[-1]
+    grid = (np.arange(num_draws) / num_draws + rng.random()) % 1 * edges[-1]
     drawn = order[np.minimum(np.searchsorted(edges, grid, side="right"), len(order) - 1)]
     return drawn.reshape(each, num_rollouts).T
 

@@ -27,7 +27,8 @@ def save(directory: Path, weights: Mapping[str, np.ndarray]) -> str:
 
     An existing file of that name is replaced: that heals a damaged one.
     """
-    data = safetensors.numpy.save(dict(weights))
+    # safetensors writes the bytes of a transposed array in the wrong order, without a word.
+    data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in weights.items()})
     digest = hashlib.sha256(data).hexdigest()
     path = path_of(directory, digest)
     temporary = path.with_name(path.name + ".tmp")
@@ -53,7 +54,7 @@ def load(directory: Path, digest: str, player: str) -> dict[str, np.ndarray]:
             "restore the file from a copy of the run directory, or choose another player"
         )
     try:
-        return {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
+        return {name: array.copy() for name, array in sorted(safetensors.numpy.load(data).items())}
     except SafetensorError as error:
         raise LeagueError(f"the weights of {player} are no safetensors file: {path}: {error}") from error
 
