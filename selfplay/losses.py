@@ -70,11 +70,13 @@ def categorical_kl(logits_p: Tensor, logits_q: Tensor, mask: Tensor) -> Tensor:
     illegal actions are does not matter, and they get no gradient; a row without legal actions gives 0.
     """
     assert logits_p.shape == logits_q.shape == mask.shape, (logits_p.shape, logits_q.shape, mask.shape)
-    # The lowest finite number makes 0 * 0 or 0 * finite of the illegal terms, an infinity 0 * nan.
-    illegal = torch.finfo(logits_p.dtype).min
-    logp = logits_p.masked_fill(~mask, illegal).log_softmax(-1)
-    logq = logits_q.masked_fill(~mask, illegal).log_softmax(-1)
+    logp, logq = _legal_log_softmax(logits_p, mask), _legal_log_softmax(logits_q, mask)
     return (logp.exp() * (logp - logq)).sum(-1)
+
+
+def _legal_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Log-probabilities over the legal actions; very low but finite elsewhere, for 0 * (inf - inf) is nan."""
+    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).log_softmax(-1)
 
 
 def normalize(advantage: Tensor, *, eps: float = 1e-8) -> Tensor:

@@ -164,6 +164,13 @@ def test_categorical_kl_ignores_illegal_logits_and_gives_them_no_gradient(hole):
         assert (gradient[0, 0, :2] != 0).all()
 
 
+def test_categorical_kl_of_two_precisions():
+    # Autocast gives bfloat16 logits on one side only; its 8 bits of 1.25 and -.5 are exact.
+    logits, mask = torch.tensor([[1.25, -0.5, 7.0]]), torch.tensor([[True, True, False]])
+    for p, q in ((logits, logits.bfloat16()), (logits.bfloat16(), logits)):
+        assert categorical_kl(p, q, mask).item() == pytest.approx(0, abs=0.01)
+
+
 def test_normalize_hand_worked_over_the_whole_batch():
     # mean 2.5, variance (2.25 + .25 + .25 + 2.25) / 4 = 1.25
     result = normalize(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64))
