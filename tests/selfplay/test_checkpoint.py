@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,17 @@ def test_a_manifest_cannot_name_files_elsewhere(two):
     manifest["files"]["../secret.safetensors"] = {"size": 0, "sha256": ""}
     (bad / "manifest.json").write_text(json.dumps(manifest))
     assert_refused(bad, "manifest.json", good)
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+    seen = []
+    rename = Path.rename
+
+    def watched(self, target):
+        seen.append((sorted(path.name for path in self.iterdir()), Path(target).exists()))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    write(tmp_path, 2)
+    assert seen == [(sorted(FILES), False)]
