@@ -40,7 +40,7 @@ def choose(run_dir: Path, stop: StopConfig, stream: TextIO | None = None) -> Vie
     console = Console(file=stream)
     if stream.isatty() and not console.is_dumb_terminal:
         return PanelView(run_dir, stop, console)
-    return LineView(run_dir, stop, stream)
+    return LineView(stop, stream)
 
 
 class PanelView:
@@ -65,15 +65,12 @@ class PanelView:
 class LineView:
     """One short line every few seconds, and one at the end."""
 
-    def __init__(
-        self, run_dir: Path, stop: StopConfig, stream: TextIO, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, stop: StopConfig, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stop = stop
         self._stream = stream
         self._clock = clock
         self._shown_at = -PLAIN_SECONDS + clock()
         self._pending: Metrics | None = None
-        self.message(f"run directory {run_dir}")
 
     def update(self, metrics: Metrics) -> None:
         self._pending = metrics
