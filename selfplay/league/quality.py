@@ -1,6 +1,6 @@
 """Which past self to meet: OpenAI Five's quality scores. N past selves.
 
-Source: arXiv:1912.06680, section 3.3 and appendix N ("Opponent sampling").
+Source: Dota 2 with Large Scale Deep Reinforcement Learning, arXiv:1912.06680.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ratings with uncertainty, on one scale for the whole run: measured against anchors that never move.
 
 The scale is TrueSkill's (sigma 25/3, beta sigma/2, tau 0) with `random` fixed at 0, so that a gap d means a
-win with probability 1 / (1 + exp(-d / SCALE)); d = 25/3 is 80%, as in OpenAI Five (arXiv:1912.06680,
-appendix "TrueSkill"). Five's tau of 0 belongs to frozen players: nothing that is rated here drifts.
+win with probability 1 / (1 + exp(-d / SCALE)); d = 25/3 is 80%, as in OpenAI Five
+(arXiv:1912.06680). Five's tau of 0 belongs to frozen players: nothing that is rated here drifts.
 
 The model is openskill's Bradley-Terry (Weng and Lin 2011, JMLR 12, algorithm 1): the Thurstone-Mosteller one
 has a normal link, in which the same gap is 92%. Its `gamma` is 1 instead of openskill's sigma / c, because

@@ -188,8 +188,10 @@ def test_quality_falls_by_mains_wins_only(tmp_path):
     )
     # N = 2, p = 1/2: three wins cost .01 * 3 / (2 * 1/2).
     assert [p.quality for p in league.players() if p.kind == "snapshot"] == pytest.approx([-0.03, 0.0])
-    assert snapshot(league, 2) == "main-000002"
-    assert league.players()[-1].quality == 0.0  # the maximum
+    league.record([duel(MAIN, "main-000001", 1, 0, 0)], iteration=2)
+    snapshot(league, 2)
+    p = 1 / (1 + math.exp(-0.03))
+    assert league.players()[-1].quality == pytest.approx(-0.01 / (2 * p))  # the higher of the two
 
 
 def test_wins_of_a_team_among_three(tmp_path):
@@ -290,10 +292,10 @@ def test_a_new_version_starts_at_its_predecessors_mean(tmp_path):
 
 def test_evidence_about_a_past_self_gathers_and_about_main_starts_anew(tmp_path):
     league = opened(tmp_path, num_past=1)
-    for name, shrinks in (("main-000000", True), (MAIN, False)):
+    for name, ratio in ((MAIN, 1.0), ("main-000000", 0.7)):
         first = league.rate(name, duel(name, "random", 32, 0, 32), 1)
         second = league.rate(name, duel(name, "random", 32, 0, 32), 2)
-        assert (second.sigma < 0.8 * first.sigma) == shrinks
+        assert second.sigma == pytest.approx(ratio * first.sigma, rel=0.05)
 
 
 def test_lineups_for_ratings(tmp_path):
@@ -318,7 +320,7 @@ def test_lineups_for_ratings(tmp_path):
 def play(league, iteration):
     """One iteration; its outcome depends on what the league drew."""
     finished = []
-    for drawn in league.draw(2, 20):
+    for drawn in league.draw(2, 17):  # 3.4 matches against past selves: rounding, teams out of step
         outcome = (np.arange(len(drawn.table)) * 7 + drawn.table.sum(axis=1) + iteration) % 3 - 1
         finished.append(results(drawn.players, drawn.table, np.stack([outcome, -outcome], axis=1)))
     league.record(finished, iteration=iteration)

@@ -73,7 +73,7 @@ def test_truncate_goes_back_to_the_iteration(tmp_path):
         store.add_results(3, "train", one_lineup(a, new))
         store.add_rating(2, "old", Rating(4.0, 1.0))
         store.commit(3)
-        add(store, "uncommitted", 3)
+        add(store, "uncommitted", 1)
         store.truncate(1)
         store.commit(1)
         assert [p.name for p in store.players()] == ["a", "old"]
