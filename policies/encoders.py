@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gymnasium
 import numpy as np
 import torch
@@ -59,7 +61,7 @@ class MLP(nn.Module):
         self.output_size = sizes[-1]
         self.weight = nn.ParameterList(
             nn.Parameter(nn.init.orthogonal_(torch.empty(n, k), gain=2**0.5))
-            for k, n in zip(sizes, sizes[1:], strict=False)
+            for k, n in itertools.pairwise(sizes)
         )
         self.bias = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in widths)
 

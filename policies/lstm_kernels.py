@@ -11,7 +11,12 @@ import numba
 import numpy as np
 
 _F32 = np.float32
-_JIT = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy"}
+_JIT = {
+    "nogil": True,
+    "cache": True,
+    "fastmath": {"contract", "nsz", "arcp", "reassoc"},
+    "error_model": "numpy",
+}
 
 
 @numba.njit(inline="always", **_JIT)

@@ -114,7 +114,7 @@ class Lanes:
         state_shape: tuple[int, int, int],
         action: Tree,
     ) -> None:
-        """batch: lanes handed over at a time; action: the group's action leaves [B, S, ...], for their shapes."""
+        """batch: lanes handed over at a time; action: the group's leaves [B, S, ...], for their shapes."""
         rows = num_games * len(group.seats)
         # Each row can hold one; beside those, a batch, and what one tick may complete beyond it.
         columns = 2 * rows + batch

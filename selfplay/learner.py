@@ -54,6 +54,7 @@ class Update:
     """What one batch did."""
 
     version: int
+    agent_steps: int  # decisions learned from since the run began
     weights: dict[str, np.ndarray]
     metrics: dict[str, float]
 
@@ -82,7 +83,7 @@ class Learner:
         self.num_shards = num_threads if self.device.type == "cpu" else 1
         self.pool = ThreadPoolExecutor(self.num_shards) if self.num_shards > 1 else None
 
-    def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference:
+    def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
         return check_replay(self.policy, concatenate(fragments), self.version)
 
@@ -121,7 +122,7 @@ class Learner:
             "data/staleness_max": int(staleness.max()),
             "data/sample_reuse": float(config.epochs),
         }
-        return Update(self.version, self.weights(), metrics)
+        return Update(self.version, self.agent_steps, self.weights(), metrics)
 
     def _prepare(self, fragment: Fragment) -> tuple[Batch, float]:
         """Fragment -> tensors with advantages and value targets, and the value's explained variance."""
@@ -134,7 +135,9 @@ class Learner:
         def tensors(tree: Mapping[str, np.ndarray]) -> Leaves:
             return {path: tensor(leaf) for path, leaf in tree.items()}
 
-        reward, value, next_value = (tensor(x) for x in (fragment.reward, fragment.value, fragment.next_value))
+        reward, value, next_value = (
+            tensor(x) for x in (fragment.reward, fragment.value, fragment.next_value)
+        )
         terminated, truncated = tensor(fragment.terminated), tensor(fragment.truncated)
         obs, mask, action = tensors(fragment.obs), tensors(fragment.mask), tensors(fragment.action)
         is_first, state = tensor(fragment.is_first), tensor(fragment.initial_state)
@@ -193,7 +196,9 @@ class Learner:
         assert isinstance(means, Tensor)
         values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
         if not np.isfinite(values).all():
-            raise FloatingPointError(f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}")
+            raise FloatingPointError(
+                f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}"
+            )
         return dict(zip(_TERMS, values, strict=True))
 
     def _gradients(self, batch: Batch, entropy_coef: float) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -268,5 +273,6 @@ class Learner:
 
 
 _TERMS = (
-    "loss/policy", "loss/value", "loss/entropy", "loss/kl", "loss/clip_fraction", "loss/magnet_kl", "loss/grad_norm"
+    "loss/policy", "loss/value", "loss/entropy", "loss/kl", "loss/clip_fraction", "loss/magnet_kl",
+    "loss/grad_norm",
 )  # fmt: skip

@@ -6,11 +6,13 @@ B games, A seats, S seats of a group, R = B * S rows (row = game * S + seat with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from envs.vector import Group, Tree, VectorEnv
+from policies.spaces import leaves
 from selfplay.fragments import Fragment
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups, MatchResults
@@ -38,6 +40,7 @@ class Matches:
         self.next_lineup = 0
         self.groups = [GroupPlay(group, games) for group in env.groups]
         self.finished: list[tuple[np.ndarray, ...]] = []
+        self.decisions = 0  # made so far by all players
 
     def assign(self, lineups: Lineups, players: Mapping[str, Player]) -> None:
         """The lineups that matches take from now on; matches under way keep theirs.
@@ -63,7 +66,9 @@ class Matches:
         if self.env.over.any():
             self._open()
         recorders = lanes or [None] * len(self.groups)
-        self.length += self.env.to_act.sum(axis=1, dtype=np.int32)
+        acting = self.env.to_act.sum(axis=1, dtype=np.int32)
+        self.length += acting
+        self.decisions += int(acting.sum())
         seated = {k: name for name, k in self.ids.items()}
         for play, recorder in zip(self.groups, recorders, strict=True):
             play.act(self.env.to_act, self.lineup, seated, self.players, self.rng, recorder, version)
@@ -84,9 +89,9 @@ class Matches:
         if len(games) == 0:
             return
         order = (self.next_lineup + np.arange(len(games))) % len(self.table)
-        self.next_lineup = (self.next_lineup + len(games)) % len(self.table) if self.cyclic else (
-            self.next_lineup + len(games)
-        )
+        self.next_lineup += len(games)
+        if self.cyclic:
+            self.next_lineup %= len(self.table)
         self.lineup[games] = self.table[order]
         self.match_seed[games] = self.match_rng.integers(0, 2**64, len(games), dtype=np.uint64)
         self.returns[games] = 0.0
@@ -108,6 +113,14 @@ class Matches:
         """Whether no match is under way."""
         return bool((self.lineup[:, 0] < 0).all())
 
+    def play_all(self) -> MatchResults:
+        """Play every lineup once, and give the results."""
+        assert not self.cyclic
+        self.tick()
+        while not self.idle or self.next_lineup < len(self.table):
+            self.tick()
+        return self.results()
+
     def results(self) -> MatchResults:
         """Matches that ended since the last call."""
         empty = (self.lineup[:0], self.returns[:0], self.length[:0], self.match_seed[:0])
@@ -118,6 +131,45 @@ class Matches:
         seated = {k: name for name, k in self.ids.items()}
         names = tuple(seated[k] for k in used)
         return MatchResults(names, index.reshape(lineup.shape).astype(np.int32), returns, length, seed)
+
+    def state(self) -> tuple[Tree, dict[str, Any]]:
+        """Everything that the next tick depends on, but for the players themselves."""
+        assert not self.finished, "results are taken before the state is"
+        arrays = {name: getattr(self, name).copy() for name in _MATCH_ARRAYS}
+        for k, play in enumerate(self.groups):
+            arrays[f"group{k}:is_first"] = play.is_first.copy()
+            for shape, state in play.states.items():
+                arrays[f"group{k}:state:{','.join(map(str, shape))}"] = state.numpy().copy()
+        env = self.env.state()
+        arrays |= {f"env:{name}": array for name, array in (env or {}).items()}
+        return arrays, {
+            "ids": self.ids,
+            "next_lineup": self.next_lineup,
+            "decisions": self.decisions,
+            "rng": self.rng.bit_generator.state,
+            "match_rng": self.match_rng.bit_generator.state,
+            "env_has_state": env is not None,
+        }
+
+    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Player]) -> bool:
+        """Go on from what `state` gave; False if the game cannot, so that its matches begin anew."""
+        self.rng.bit_generator.state = meta["rng"]
+        self.match_rng.bit_generator.state = meta["match_rng"]
+        self.decisions = meta["decisions"]
+        self.ids = dict(meta["ids"])
+        self.players = {name: players[name] for name in self.ids}
+        self.table, self.next_lineup = arrays["table"], meta["next_lineup"]
+        if not meta["env_has_state"]:
+            return False
+        for name in _MATCH_ARRAYS:
+            setattr(self, name, arrays[name])
+        for k, play in enumerate(self.groups):
+            play.is_first[:] = arrays[f"group{k}:is_first"]
+            for name, state in _part(arrays, f"group{k}:state:").items():
+                layers, vectors, units = map(int, name.split(","))
+                play.states[layers, vectors, units] = torch.from_numpy(state.copy())
+        self.env.set_state(_part(arrays, "env:"))
+        return True
 
 
 class GroupPlay:
@@ -221,6 +273,24 @@ class Rollout:
             self.matches.tick(self.lanes, self.version)
         return [lanes.take() for lanes in self.lanes], self.matches.results()
 
+    def state(self) -> tuple[Tree, dict[str, Any]]:
+        """Matches, recurrent states and lanes in mid-play: arrays, and what JSON can hold."""
+        arrays, meta = self.matches.state()
+        for k, lanes in enumerate(self.lanes):
+            arrays |= {f"lanes{k}:{name}": array for name, array in lanes.state().items()}
+        return arrays, meta | {"version": self.version}
+
+    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Player]) -> bool:
+        """Go on from what `state` gave, but for the weights; False if the game's matches began anew."""
+        self.version = meta["version"]
+        same = self.matches.set_state(arrays, meta, {MAIN: self.main, **players})
+        for k, lanes in enumerate(self.lanes):
+            if same:
+                lanes.set_state(_part(arrays, f"lanes{k}:"))
+            else:
+                lanes.clear()
+        return same
+
 
 def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy arrays by parameter name into a module; they stay the caller's."""
@@ -228,9 +298,15 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> 
     module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
 
 
-def _empty_actions(group: Group, games: int) -> Tree:
-    from policies.spaces import leaves
+_MATCH_ARRAYS = ("lineup", "match_seed", "returns", "length", "table")
 
+
+def _part(arrays: Tree, prefix: str) -> Tree:
+    """The arrays whose names begin with prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
+
+
+def _empty_actions(group: Group, games: int) -> Tree:
     return {
         path: np.zeros((games, len(group.seats), *space.shape), space.dtype)
         for path, space in leaves(group.action_space).items()

@@ -1,0 +1,100 @@
+"""Where rollouts and learner run: `local` (this process) or `cluster` (Ray actors), one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from selfplay.config import Config, check_lanes, resolve_num_workers
+from selfplay.errors import UserError
+from selfplay.learner import Learner
+from selfplay.matches import Lineups, MatchResults
+from selfplay.replay import ReplayDifference
+from selfplay.worker import Collected, Fetch, make_game, make_policy
+
+Arrays = dict[str, dict[str, np.ndarray]]
+
+
+class Learned(NamedTuple):
+    """What the driver hears of one update; the weights stay where they are needed."""
+
+    version: int
+    agent_steps: int  # decisions learned from since the run began
+    metrics: dict[str, float]
+
+
+class Engine(Protocol):
+    """Rollouts and a learner, in step: `collect`, then `learn`, which publishes new weights."""
+
+    num_rollouts: int
+
+    def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
+        """Every rollout plays with the published weights until its batch of lanes is complete."""
+        ...
+
+    def check_replay(self) -> ReplayDifference | None:
+        """Whether the fragments just collected replay to what was logged; ReplayError if not.
+
+        None: no lane of them was played by the present weights alone, so that nothing was checked.
+        """
+        ...
+
+    def learn(self) -> Learned:
+        """Update on the fragments just collected, and publish."""
+        ...
+
+    def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
+        """Play every lineup once, without learning from it."""
+        ...
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The published weights."""
+        ...
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Everything the next iteration depends on, for a checkpoint."""
+        ...
+
+    def set_state(self, arrays: Arrays, meta: Mapping[str, Any]) -> bool:
+        """Go on from what `state` gave; False where matches in mid-play had to begin anew."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine:
+    """The engine that the configuration asks for. fetch: a snapshot's weights; notify: news for people."""
+    if resolve_num_workers(config) == 0:
+        from selfplay.engine.local import LocalEngine
+
+        return LocalEngine(config, fetch)
+    from selfplay.engine.cluster import RayEngine
+
+    return RayEngine(config, fetch, notify)
+
+
+def make_learner(config: Config, device: str, num_threads: int) -> Learner:
+    """The learner of this configuration, on a device where it will stay."""
+    env = make_game(config, 1)
+    check_lanes(config, len(env.groups[0].seats))
+    policy = make_policy(config, env, config.seed).to(device)
+    anneal_steps = config.ppo.anneal_steps or config.stop.agent_steps
+    return Learner(policy, config.ppo, anneal_steps=anneal_steps, seed=config.seed, num_threads=num_threads)
+
+
+def choose_device(config: Config, has_gpu: bool) -> str:
+    """cpu or cuda, as configured and as there is."""
+    if config.device == "cuda" and not has_gpu:
+        raise UserError("device=cuda, but no CUDA device is visible; allowed here: auto, cpu")
+    if config.device == "cpu" or not has_gpu:
+        if config.ppo.autocast:
+            raise UserError("ppo.autocast=true needs a CUDA device; set it to false to learn on the CPU")
+        return "cpu"
+    return "cuda"
+
+
+def cuda_here() -> bool:
+    return torch.cuda.is_available()

@@ -1,0 +1,217 @@
+"""The driver: sample, learn, record, publish. `python -m selfplay.train` is `selfplay train`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfplay import checkpoint, engine
+from selfplay.config import Config
+from selfplay.engine import Engine, Learned
+from selfplay.errors import CheckpointError
+from selfplay.league.league import League
+from selfplay.run_directory import RunDirectory
+from selfplay.view import View, choose
+from selfplay.worker import Collected, make_game
+
+LINEUPS_PER_GAME = 2
+"""Lineups drawn for each game of an iteration; a rollout that finishes more matches begins again."""
+
+CALIBRATION, RATING = 1, 2  # what the seeds of matches beside training begin with
+
+
+class Training:
+    """One run, from its start or from a checkpoint, until it is to stop."""
+
+    def __init__(self, config: Config, run: RunDirectory, view: View) -> None:
+        self.config, self.run, self.view = config, run, view
+        teams = make_game(config, 1).teams
+        self.league = League.open(run.league, config.league, teams, config.seed)
+        self.engine: Engine = engine.start(config, self.league.weights, view.message)
+        self.iteration = 0
+        self.agent_steps = 0
+        self.seconds = 0.0
+        self.signal: int | None = None
+        self._unchecked = True
+        self._saved_iteration = -1
+        self._saved_seconds = 0.0
+
+    def loop(self) -> None:
+        """Sample -> learn -> record -> publish, until a stop condition or a signal."""
+        num_lineups = LINEUPS_PER_GAME * self.config.rollout.num_games // self.engine.num_rollouts
+        while not self._finished():
+            start = time.perf_counter()
+            collected = self.engine.collect(self.league.draw(self.engine.num_rollouts, num_lineups))
+            sampled = time.perf_counter()
+            if self._unchecked:
+                self._unchecked = self.engine.check_replay() is None
+            checked = time.perf_counter()
+            learned = self.engine.learn()
+            self.iteration += 1
+            trained = time.perf_counter()
+            self.league.record([part.results for part in collected], iteration=self.iteration)
+            if self.iteration % self.config.league.snapshot_iterations == 0:
+                self.snapshot()
+            self.league.commit(self.iteration)
+            end = time.perf_counter()
+            times = {"sample": sampled - start, "learn": trained - checked, "league": end - trained}
+            self._report(collected, learned, times, end - start)
+            if self._checkpoint_due():
+                self.save()
+
+    def begin(self) -> None:
+        """What precedes the first iteration: anchors are rated, the untrained policy joins the pool."""
+        lineups = self.league.calibration_lineups()
+        if len(lineups.table):
+            self.league.calibrate(self.engine.play(lineups, [self.config.seed, CALIBRATION]))
+        self.snapshot()
+        self.league.commit(0)
+
+    def snapshot(self) -> None:
+        """The policy as it is now joins the past selves, rated against the anchors."""
+        name = self.league.add_snapshot(
+            self.engine.weights(),
+            version=self.iteration,
+            iteration=self.iteration,
+            agent_steps=self.agent_steps,
+        )
+        lineups = self.league.rating_lineups(name)
+        if len(lineups.table):
+            results = self.engine.play(lineups, [self.config.seed, RATING, self.iteration])
+            self.league.rate(name, results, self.iteration)
+
+    def resume(self) -> None:
+        """Go on from the run's newest checkpoint; what was written after it is forgotten."""
+        path = checkpoint.newest(self.run.checkpoints)
+        if path is None:
+            raise CheckpointError(f"{self.run.path} has no checkpoint to go on from; begin a new run")
+        arrays, meta = checkpoint.load(path)
+        self.iteration, self.agent_steps = meta["iteration"], meta["agent_steps"]
+        self.seconds = self._saved_seconds = meta["seconds"]
+        self._saved_iteration = self.iteration
+        self.league.set_state(meta["league"], self.iteration)
+        self.run.truncate(self.iteration)
+        if not self.engine.set_state(arrays, meta["engine"]):
+            self.view.message(
+                "matches under way begin anew: the game cannot give its state, or the workers changed"
+            )
+        self.view.message(f"goes on from {path.name}")
+
+    def save(self) -> Path:
+        """Write a checkpoint of everything the next iteration depends on."""
+        arrays, meta = self.engine.state()
+        self._saved_iteration, self._saved_seconds = self.iteration, self.seconds
+        return checkpoint.save(
+            self.run.checkpoints,
+            iteration=self.iteration,
+            arrays=arrays,
+            meta={
+                "iteration": self.iteration,
+                "agent_steps": self.agent_steps,
+                "seconds": self.seconds,
+                "league": self.league.state(),
+                "engine": meta,
+            },
+            keep=self.config.checkpoint.keep,
+        )
+
+    def save_last(self) -> None:
+        if self._saved_iteration != self.iteration:
+            self.save()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.league.close()
+
+    def _finished(self) -> bool:
+        stop = self.config.stop
+        return (
+            self.signal is not None
+            or (stop.iterations is not None and self.iteration >= stop.iterations)
+            or (stop.agent_steps is not None and self.agent_steps >= stop.agent_steps)
+            or (stop.seconds is not None and self.seconds >= stop.seconds)
+        )
+
+    def _checkpoint_due(self) -> bool:
+        every = self.config.checkpoint
+        return (every.iterations is not None and self.iteration % every.iterations == 0) or (
+            every.seconds is not None and self.seconds - self._saved_seconds >= every.seconds
+        )
+
+    def _report(
+        self, collected: Sequence[Collected], learned: Learned, times: dict[str, float], elapsed: float
+    ) -> None:
+        """One row of metrics, to the run directory and to whoever watches."""
+        steps = learned.agent_steps - self.agent_steps
+        self.agent_steps = learned.agent_steps
+        self.seconds += elapsed
+        lengths = np.concatenate([part.results.length for part in collected])
+        metrics: dict[str, Any] = {
+            "iteration": self.iteration,
+            "agent_steps": self.agent_steps,
+            "seconds": self.seconds,
+            "speed/decisions_per_s": steps / elapsed,
+            "speed/acted_per_s": sum(part.decisions for part in collected) / elapsed,
+            **{f"time/{name}": value for name, value in times.items()},
+            **learned.metrics,
+            **self.league.metrics(),
+        }
+        if len(lengths):
+            metrics["match/length"] = float(lengths.mean())
+            metrics["match/finished"] = len(lengths)
+        self.run.append(metrics)
+        self.view.update(metrics)
+
+
+@contextmanager
+def _signals(training: Training) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run after this iteration; a second Ctrl-C at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if training.signal is not None:
+            raise KeyboardInterrupt
+        training.signal = number
+        training.view.message(f"{signal.Signals(number).name}: saving a checkpoint, then ending")
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in handled]
+    try:
+        yield
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
+
+
+def run(config: Config, path: Path, resume: bool) -> int:
+    """Train in the run directory `path`; returns the exit code."""
+    directory = RunDirectory.open(path) if resume else RunDirectory.create(path, config)
+    if resume:
+        directory.write_config(config)
+    view = choose(directory.path, config.stop)
+    view.message(f"run directory: {directory.path.resolve()}")
+    try:
+        training = Training(config, directory, view)
+        with _signals(training):
+            try:
+                training.resume() if resume else training.begin()
+                training.loop()
+                training.save_last()
+            finally:
+                training.close()
+        return 0 if training.signal is None else 128 + training.signal
+    finally:
+        directory.close()
+        view.close()
+
+
+if __name__ == "__main__":
+    from selfplay.cli import train_command
+
+    sys.exit(train_command(sys.argv[1:]))
