@@ -54,6 +54,9 @@ class NoCore(nn.Module):
 class Policy(nn.Module):
     """A recurrent actor and critic. Its value is real units: raw * value_std + value_mean."""
 
+    value_mean: Tensor
+    value_std: Tensor
+
     def __init__(
         self, observation_space: gymnasium.Space, action_space: gymnasium.Space, spec: PolicySpec
     ) -> None:
@@ -61,11 +64,11 @@ class Policy(nn.Module):
         self.spec = spec
         self.input = VectorInput(observation_space)
         self.encoder = MLP(self.input.output_size, spec.encoder)
-        cores = {
-            "lstm": lambda size: LSTM(size, spec.hidden_size, spec.num_layers),
-            "none": NoCore,
-        }
-        self.core = cores[spec.core](self.encoder.output_size)
+        self.core: LSTM | NoCore
+        if spec.core == "lstm":
+            self.core = LSTM(self.encoder.output_size, spec.hidden_size, spec.num_layers)
+        else:
+            self.core = NoCore(self.encoder.output_size)
         self.head = CategoricalHead(action_space)
         # The policy's rows and, last, the value's row. Small policy rows: first play is near uniform.
         num_outputs = self.head.num_inputs + 1
@@ -89,7 +92,7 @@ class Policy(nn.Module):
         x = self.encoder(self.input(rows)).reshape(length, lanes, -1)
         x, state = self.core(x, is_first, state)
         y = linear(x.reshape(length * lanes, -1), self.output_weight, self.output_bias)
-        y = y.reshape(length, lanes, -1)
+        y = y.reshape(length, lanes, -1).float()  # log-probabilities need more bits than autocast leaves
         return Output(y[..., :-1], y[..., -1] * self.value_std + self.value_mean, state)
 
     def step(self, obs: Leaves, is_first: Tensor, state: Tensor) -> Output:

@@ -9,9 +9,9 @@ from gymnasium import spaces
 def leaves(space: gymnasium.Space, path: str = "") -> dict[str, gymnasium.Space]:
     """The leaf spaces by path: "" for a leaf itself, "a/b" inside Dicts, "0/1" inside Tuples."""
     if isinstance(space, spaces.Dict):
-        children = space.spaces.items()
+        children = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
-        children = ((str(k), child) for k, child in enumerate(space.spaces))
+        children = [(str(k), child) for k, child in enumerate(space.spaces)]
     else:
         return {path: space}
     return {

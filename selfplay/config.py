@@ -51,6 +51,9 @@ class EnvConfig(_Section):
         "or python:PACKAGE.MODULE:FACTORY"
     )
     kwargs: dict[str, Any] = Field(default={}, description="arguments of the game's constructor")
+    train_kwargs: dict[str, Any] = Field(
+        default={}, description="the same in training only, over kwargs; play and ratings go without"
+    )
 
 
 class PolicyConfig(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Fragment:
     def map(self, function: Callable[[np.ndarray, int], np.ndarray]) -> Fragment:
         """The fragment with function(array, lane_axis) applied to every array."""
 
-        def apply(name: str) -> Tree | np.ndarray:
+        def apply(name: str) -> Any:
             value = getattr(self, name)
             axis = 2 if name == "initial_state" else 1
             if isinstance(value, dict):
@@ -49,7 +50,7 @@ def concatenate(parts: Sequence[Fragment]) -> Fragment:
     if len(parts) == 1:
         return parts[0]
 
-    def join(name: str) -> Tree | np.ndarray:
+    def join(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
         axis = 2 if name == "initial_state" else 1
         if isinstance(values[0], dict):

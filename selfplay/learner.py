@@ -46,7 +46,8 @@ class Batch(NamedTuple):
                 return {path: leaf.index_select(1, index) for path, leaf in x.items()}
             return x.index_select(1, index)
 
-        return Batch(*(pick(x) for x in self[:-1]), self.state.index_select(2, index))
+        parts = {name: pick(x) for name, x in self._asdict().items() if name != "state"}
+        return Batch(**parts, state=self.state.index_select(2, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Learner:
             self.params, lr=config.lr, eps=ADAM_EPS, fused=self.device.type == "cuda"
         )
         self.second_moment = SecondMoment.zeros(self.params)
-        self.magnet = copy.deepcopy(policy) if config.magnet_coef else None
+        self.magnet: Policy | None = copy.deepcopy(policy) if config.magnet_coef else None
         self.reward_scale = RewardScale().to(self.device)
         self.target_moments = RunningMoments().to(self.device)
         self.generator = np.random.Generator(np.random.PCG64(seed))
@@ -100,6 +101,7 @@ class Learner:
             group["lr"] = lr
 
         batch, explained_variance = self._prepare(fragment)
+        self._count_targets(batch.target)
         totals: dict[str, float] = {}
         updates = 0
         for _ in range(config.epochs):
@@ -145,28 +147,28 @@ class Learner:
         if config.normalize_reward:
             reward = self.reward_scale.scale(reward)
         endings = (reward, value, next_value, terminated, truncated)
-        discounts = {"gamma": config.gamma, "lam": config.gae_lambda}
+        gamma, lam = config.gamma, config.gae_lambda
         if config.advantage == "vtrace":
             with torch.no_grad():
                 out = self.policy.unroll(obs, is_first, state)
                 present, _ = self.policy.head.evaluate(out.logits, mask, action)
-            trace = vtrace(*endings, logp, present, **discounts)
+            trace = vtrace(*endings, logp, present, gamma=gamma, lam=lam)
             advantage, target, logp = trace.advantage, trace.target, present
         else:
-            advantage = gae(*endings, **discounts)
+            advantage = gae(*endings, gamma=gamma, lam=lam)
             target = advantage + value
-        if config.normalize_reward:
-            self.reward_scale.update(target)
-        if config.normalize_value:
-            self._follow_targets(target)
         explained = 1 - float((target - value).var() / target.var().clamp(min=1e-8))
         if config.normalize_advantage:
             advantage = losses.normalize(advantage)
         return Batch(obs, mask, is_first, action, logp, advantage, target, state), explained
 
-    def _follow_targets(self, target: Tensor) -> None:
-        """Move the value's units to the targets' running mean and deviation; its outputs stay the same."""
+    def _count_targets(self, target: Tensor) -> None:
+        """Move the running moments; the value's outputs stay the same while its units move."""
         policy = self.policy
+        if self.config.normalize_reward:
+            self.reward_scale.update(target)
+        if not self.config.normalize_value:
+            return
         self.target_moments.update(target)
         old_mean, old_std = policy.value_mean.clone(), policy.value_std.clone()
         policy.value_mean.copy_(self.target_moments.mean)
@@ -206,6 +208,7 @@ class Learner:
         config, policy = self.config, self.policy
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
+            reference = self._magnet_logits(batch)
         logp, entropy = policy.head.evaluate(out.logits, batch.mask, batch.action)
         surrogate = losses.ppo_policy_loss(
             logp, batch.logp, batch.advantage, clip=config.clip, dual_clip=config.dual_clip
@@ -215,9 +218,7 @@ class Learner:
         policy_term, entropy_term = surrogate.loss.mean(), entropy.mean()
         loss = policy_term + config.value_coef * value - entropy_coef * entropy_term
         magnet = torch.zeros_like(loss)
-        if self.magnet is not None:
-            with torch.no_grad():
-                reference = self.magnet.unroll(batch.obs, batch.is_first, batch.state).logits
+        if reference is not None:
             legal = batch.mask.get("", torch.ones_like(out.logits, dtype=torch.bool))
             magnet = losses.categorical_kl(out.logits, reference, legal).mean()
             loss = loss + config.magnet_coef * magnet
@@ -225,6 +226,12 @@ class Learner:
         kl = losses.kl_estimate(logp.detach(), batch.logp).mean()
         terms = (policy_term, value, entropy_term, kl, surrogate.clip_fraction, magnet)
         return grads, torch.stack([term.detach() for term in terms])
+
+    @torch.no_grad()
+    def _magnet_logits(self, batch: Batch) -> Tensor | None:
+        if self.magnet is None:
+            return None
+        return self.magnet.unroll(batch.obs, batch.is_first, batch.state).logits
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the policy's parameters and buffers by name."""

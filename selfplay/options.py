@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from selfplay import config as configuration
 from selfplay.errors import UserError
 
-KWARGS = "--env.kwargs."
+TABLES = ("env.kwargs", "env.train_kwargs")
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,12 +102,13 @@ class ConfigParser(Parser):
 
 
 def _add(group: Any, key: str, kind: str, description: str) -> argparse.Action:
-    is_table = key == "env.kwargs"
+    is_table = key in TABLES
+    flag = f"--{key.replace('_', '-')}"
     is_plain = kind.startswith(
         ("one of", "true or", "text", "non-empty text", "a table")
     )  # the metavar says it all
     action: argparse.Action = group.add_argument(
-        f"{KWARGS}KEY" if is_table else f"--{key.replace('_', '-')}",
+        f"{flag}.KEY" if is_table else flag,
         dest=key,
         nargs="*" if kind.startswith("a list") else None,
         metavar="VALUE" if is_table else _metavar(kind),
@@ -117,16 +118,17 @@ def _add(group: Any, key: str, kind: str, description: str) -> argparse.Action:
 
 
 def _take_kwargs(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take out `--env.kwargs.KEY VALUE`, and spell the other options with hyphens."""
+    """Take out `--env.kwargs.KEY VALUE` and its like, and spell the other options with hyphens."""
     rest, kwargs = [], {}
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name.startswith(KWARGS) and len(name) > len(KWARGS):
+        dotted = name.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and any(dotted.startswith(f"{table}.") for table in TABLES):
             text = value if equals else next(words, None)
             if text is None:
                 raise UserError(f"{name} needs a value")
-            kwargs["env.kwargs." + name.removeprefix(KWARGS).replace("-", "_")] = _scalar(text)
+            kwargs[dotted] = _scalar(text)
         else:
             rest.append(name.replace("_", "-") + equals + value if word.startswith("--") else word)
     return rest, kwargs

@@ -65,7 +65,7 @@ class Matches:
         """One decision of every seat that is to act, one step of the game."""
         if self.env.over.any():
             self._open()
-        recorders = lanes or [None] * len(self.groups)
+        recorders: list[Lanes | None] = [None] * len(self.groups) if lanes is None else [*lanes]
         acting = self.env.to_act.sum(axis=1, dtype=np.int32)
         self.length += acting
         self.decisions += int(acting.sum())
@@ -196,7 +196,7 @@ class GroupPlay:
         """One batched forward for every player present; decisions of MAIN are recorded in `lanes`."""
         acting = np.flatnonzero(to_act[:, self.seats])
         sitting = lineup[:, self.seats].reshape(-1)[acting]
-        for k in np.flatnonzero(np.bincount(sitting)):
+        for k in np.flatnonzero(np.bincount(sitting)).tolist():
             name, rows = seated[k], acting[sitting == k]
             player = players[name]
             obs, mask = self._views(rows)
@@ -210,6 +210,8 @@ class GroupPlay:
                 target = self.action[path]
                 target.reshape(self.rows, *target.shape[2:])[rows] = leaf
             if lanes is not None and name == MAIN:
+                assert decision.logp is not None
+                assert decision.value is not None
                 lanes.record(
                     rows, is_first, state.numpy(), obs, mask, decision.action, decision.logp, decision.value,
                     version,
@@ -308,6 +310,6 @@ def _part(arrays: Tree, prefix: str) -> Tree:
 
 def _empty_actions(group: Group, games: int) -> Tree:
     return {
-        path: np.zeros((games, len(group.seats), *space.shape), space.dtype)
+        path: np.zeros((games, len(group.seats), *(space.shape or ())), space.dtype)
         for path, space in leaves(group.action_space).items()
     }

@@ -60,10 +60,14 @@ class TimedEnv:
         self.seconds += time.perf_counter() - start
 
 
-def make_game(config: Config, num_games: int) -> VectorEnv:
-    """The configured game; a game this version cannot train on is the user's to know."""
+def make_game(config: Config, num_games: int, *, training: bool = False) -> VectorEnv:
+    """The configured game, as it is judged or as it is trained on.
+
+    A game this version cannot train on is the user's to know.
+    """
+    kwargs = config.env.kwargs | (config.env.train_kwargs if training else {})
     try:
-        env = make(config.env.id, num_games, **config.env.kwargs)
+        env = make(config.env.id, num_games, **kwargs)
     except ValueError as error:
         raise UserError(str(error)) from error
     if len(env.groups) != 1:
@@ -94,13 +98,13 @@ class Worker:
         # One thread each: the cores are shared out by workers, not inside them.
         torch.set_num_threads(1)
         self.config, self.index = config, index
-        self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers))
+        self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
         self._open(0)
 
     def _open(self, entropy: int) -> None:
         policy = make_policy(self.config, self.env, self.config.seed)
         self.rollout = Rollout(
-            self.env,  # type: ignore[arg-type]
+            self.env,
             PolicyPlayer(policy),
             length=self.config.rollout.fragment_length,
             seed=np.random.SeedSequence([self.config.seed, self.index, entropy]),
@@ -108,7 +112,7 @@ class Worker:
 
     def reopen(self, entropy: int) -> None:
         """Begin anew in place of a worker that died, with draws that it did not make."""
-        self.env = TimedEnv(make_game(self.config, self.env.num_games))
+        self.env = TimedEnv(make_game(self.config, self.env.num_games, training=True))
         self._open(entropy)
 
     def collect(
