@@ -1,0 +1,164 @@
+"""Who may be asked to play: what the words of `play A B` mean, and the game in which they meet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.vector import VectorEnv
+from selfplay import checkpoint, worker
+from selfplay import config as configuration
+from selfplay.config import Config
+from selfplay.errors import CheckpointError, UserError
+from selfplay.league.store import Store
+from selfplay.matches import MAIN
+from selfplay.players import Player, PolicyPlayer
+from selfplay.rollout import load_weights
+from selfplay.run_directory import RunDirectory
+from selfplay.worker import BOT_PREFIX, RANDOM
+
+HUMAN = "human"
+FORMS = "a run directory, DIR:PLAYER, a checkpoint, random, bot:NAME or human"
+
+POLICY_PREFIX = "policy:"  # of the policy's arrays among the learner's
+NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Someone that `play` was given."""
+
+    text: str  # as it was typed
+    label: str  # for reports: also says which weights of a run these are
+    bot: str | None = None  # "random" or "bot:NAME"
+    config: Config | None = None  # of the run that it comes from
+    weights: Mapping[str, np.ndarray] | None = None  # by parameter name
+
+    @property
+    def is_human(self) -> bool:
+        return self.bot is None and self.weights is None
+
+
+def find(text: str) -> Contestant:
+    """The contestant that a word of the command line means."""
+    if text == HUMAN:
+        return Contestant(text, text)
+    if text == RANDOM or text.startswith(BOT_PREFIX):
+        return Contestant(text, text, bot=text)
+    path = Path(text)
+    if (path / checkpoint.MANIFEST).is_file() or path.parent.name == "checkpoints":
+        return _from_checkpoint(text, path)
+    if path.is_dir():
+        return _newest(text, RunDirectory.open(path))
+    for k, letter in enumerate(text):
+        if letter == ":" and Path(text[:k]).is_dir():
+            return _member(text, RunDirectory.open(text[:k]), text[k + 1 :])
+    words = [RANDOM, HUMAN, BOT_PREFIX]
+    close = difflib.get_close_matches(text, words, n=1)
+    near = f"; nearest: {close[0]}" if close else ""
+    folder, colon, player = text.rpartition(":")
+    missing = f"no run directory {folder}, asked for its {player}" if colon else f"no run directory {text}"
+    raise UserError(f"{missing}{near}; a player is {FORMS}")
+
+
+def _from_checkpoint(text: str, path: Path) -> Contestant:
+    """The policy in a checkpoint's folder, built as the run around it says."""
+    path = path.resolve()
+    run = path.parents[1]
+    if path.parent.name != "checkpoints" or not (run / "config.toml").is_file():
+        raise CheckpointError(
+            f"{text} lies outside its run, whose config.toml says how to build the policy; "
+            "give the checkpoint as RUN/checkpoints/iteration-N"
+        )
+    return Contestant(text, text, config=RunDirectory.open(run).config, weights=_weights(path))
+
+
+def _weights(path: Path) -> dict[str, np.ndarray]:
+    """The policy's arrays in a checkpoint, by parameter name."""
+    arrays, _ = checkpoint.load(path)
+    return {
+        name.removeprefix(POLICY_PREFIX): array
+        for name, array in arrays.get("learner", {}).items()
+        if name.startswith(POLICY_PREFIX)
+    }
+
+
+def _newest(text: str, run: RunDirectory) -> Contestant:
+    """The policy in the run's newest checkpoint; before there is one, its newest past self."""
+    path = checkpoint.newest(run.checkpoints)
+    if path is not None:
+        return Contestant(text, f"{text} ({path.name})", config=run.config, weights=_weights(path))
+    with Store(run.league, readonly=True) as store:
+        past = [player.name for player in store.players() if player.kind == "snapshot"]
+        if not past:
+            raise UserError(f"{run.path} has neither a checkpoint nor a past self yet: train it for longer")
+        return Contestant(text, f"{text} ({past[-1]})", config=run.config, weights=store.weights(past[-1]))
+
+
+def _member(text: str, run: RunDirectory, name: str) -> Contestant:
+    """A player of the run's league."""
+    if name == MAIN:
+        return _newest(text, run)
+    with Store(run.league, readonly=True) as store:
+        players = {player.name: player for player in store.players()}
+        if name not in players:
+            raise UserError(f"{run.path} has no player {name!r}{_known(name, list(players))}")
+        if players[name].kind == "bot":
+            return Contestant(text, text, bot=name, config=run.config)
+        return Contestant(text, text, config=run.config, weights=store.weights(name))
+
+
+def _known(name: str, names: list[str]) -> str:
+    """The nearest right spelling and, in part where they are many, all that there are."""
+    close = difflib.get_close_matches(name, names, n=1)
+    half = NAMES_SHOWN // 2
+    shown = names if len(names) <= NAMES_SHOWN else [*names[:half], "...", *names[-half:]]
+    return f"{f'; nearest: {close[0]}' if close else ''}; it has {', '.join(shown)}"
+
+
+def common_game(
+    contestants: Sequence[Contestant], env_id: str | None, kwargs: Mapping[str, Any]
+) -> configuration.EnvConfig:
+    """The game that all of them play: of their runs, or env_id; `kwargs` go over those of the runs."""
+    games = {
+        player.text: (player.config.env.id, player.config.env.kwargs | dict(kwargs))
+        for player in contestants
+        if player.config is not None
+    }
+    if not games:
+        if env_id is None:
+            raise UserError("which game? No player comes from a run: name the game by --env ID")
+        return configuration.EnvConfig(id=env_id, kwargs=dict(kwargs))
+    first, (id, arguments) = next(iter(games.items()))
+    if env_id not in (None, id):
+        raise UserError(f"--env {env_id} is not the game of {first}, which plays {id}")
+    for text, game in games.items():
+        if game[0] != id:
+            raise UserError(f"they play different games: {first} {id}, {text} {game[0]}")
+        if game[1] != arguments:
+            raise UserError(
+                f"they play {id} with different arguments: {first} {arguments}, {text} {game[1]}; "
+                "set those that differ by --env.kwargs.KEY VALUE"
+            )
+    return configuration.EnvConfig(id=id, kwargs=arguments)
+
+
+def seat(contestant: Contestant, env: VectorEnv, *, greedy: bool) -> Player:
+    """The bot or the policy, ready to play this game."""
+    assert not contestant.is_human
+    if contestant.bot is not None:
+        return worker.make_bot(contestant.bot, env)
+    assert contestant.config is not None
+    assert contestant.weights is not None
+    policy = worker.make_policy(contestant.config, env, 0)
+    try:
+        load_weights(policy, contestant.weights)
+    except RuntimeError as error:
+        cause = str(error).splitlines()[-1].strip().rstrip(".")
+        raise UserError(f"{contestant.label} does not fit {env.id}: {cause}") from error
+    return PolicyPlayer(policy, greedy=greedy)

@@ -1,0 +1,110 @@
+"""How strong is A? Matches in which every player takes every team's seats equally often, and their score.
+
+M matches, A seats. Players are numbered from 0, one for each team; 0 is the one that is judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.vector import VectorEnv
+from selfplay.matches import Lineups, MatchResults, score
+from selfplay.players import Player
+from selfplay.rollout import Matches
+
+SLOTS = 512
+"""Matches played at once at most; the result depends on it, as players draw from one generator."""
+
+Z95 = 1.959963984540054  # 97.5% quantile of the standard normal
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What player 0 achieved; None where no match was finished."""
+
+    games: int
+    wins: int
+    draws: int
+    losses: int
+    mean_score: float | None  # win 1, draw 1/2, loss 0
+    score_ci95: tuple[float, float] | None
+    mean_return: float | None  # of player 0's team, mean over its seats
+    elo_diff: float | None  # None also where the game has not two teams
+    seed: int
+
+
+def rotations(teams: Sequence[int], games: int) -> Lineups:
+    """Match q seats player (t + q) mod teams on team t, so that each holds every team equally often.
+
+    Equally, that is, where the number of teams divides `games`. teams [A] -> table [games, A].
+    """
+    team = np.asarray(teams)
+    num_teams = int(team.max()) + 1
+    table = (team + np.arange(games)[:, None]) % num_teams
+    return Lineups(tuple(map(str, range(num_teams))), table.astype(np.int32))
+
+
+def evaluate(env: VectorEnv, players: Sequence[Player], *, games: int, seed: int) -> Evaluation:
+    """Play `games` matches on env's slots, each to its end: the first SLOTS at once, the rest as room comes.
+
+    The same players, games and seed give the same result.
+    """
+    lineups = rotations(env.teams, games)
+    matches = Matches(env, np.random.SeedSequence(seed), cyclic=False)
+    matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
+    return summary(matches.play_all(), env.teams, seed)
+
+
+def summary(results: MatchResults, teams: Sequence[int], seed: int) -> Evaluation:
+    """The score of the player named "0" in finished matches."""
+    games = len(results.lineup)
+    if games == 0:
+        return Evaluation(0, 0, 0, 0, None, None, None, None, seed)
+    own = results.lineup == results.players.index("0")  # [M, A], the seats of its team
+    scores = np.where(own, score(results.returns, tuple(teams)), 0.0).max(axis=1)  # [M]
+    returns = results.returns.mean(axis=1, where=own)  # [M]
+    mean = float(scores.mean(dtype=np.float64))
+    return Evaluation(
+        games=games,
+        wins=int((scores == 1.0).sum()),
+        draws=int((scores == 0.5).sum()),
+        losses=int((scores == 0.0).sum()),
+        mean_score=mean,
+        score_ci95=score_interval(mean, games),
+        mean_return=float(returns.mean(dtype=np.float64)),
+        elo_diff=elo_difference(mean, games) if max(teams) == 1 else None,
+        seed=seed,
+    )
+
+
+def score_interval(mean: float, games: int) -> tuple[float, float]:
+    """95% interval of the expected score, from the mean score of `games` independent matches.
+
+        centre = (m + z^2 / 2n) / (1 + z^2 / n)
+        half   = z / (1 + z^2 / n) * sqrt(m (1 - m) / n + z^2 / 4n^2)
+
+    Wilson's interval, which has a width even at m = 0 and m = 1. It is made for wins and losses, of
+    variance m (1 - m); no score within [0, 1] of that mean varies more, so that with draws the interval
+    is if anything too wide.
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22(158), equation for p.
+    """
+    z2 = Z95**2 / games
+    centre = (mean + z2 / 2) / (1 + z2)
+    half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / games + z2 / (4 * games))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def elo_difference(mean: float, games: int) -> float:
+    """Elo of player 0 above its opponent that would make this mean score the expected one.
+
+        D = 400 log10(s / (1 - s)),  s = m held within [1 / 2n, 1 - 1 / 2n]
+
+    Half a match short of all or nothing keeps it finite; beyond that, n matches cannot tell.
+    Source: Elo 1978, The Rating of Chessplayers; logistic form as in chess servers.
+    """
+    share = min(max(mean, 0.5 / games), 1 - 0.5 / games)
+    return 400 * math.log10(share / (1 - share))

@@ -1,0 +1,163 @@
+"""A person at the terminal: the board, the legal moves, and an answer that is asked for until it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from envs.vector import Tree, VectorEnv
+from selfplay.errors import UserError
+from selfplay.evaluate import Evaluation, rotations, summary
+from selfplay.matches import MatchResults, score
+from selfplay.players import NO_STATE, Decision, Player
+from selfplay.recording import action_name
+from selfplay.rollout import Matches
+
+QUIT = "q"
+MANY = 1000
+"""Matches of a session that nobody gave an end: it is asked for after each."""
+
+
+class Quit(Exception):
+    """The person has had enough, or there is nobody to ask."""
+
+
+class HumanPlayer:
+    """Asks for each decision on slot 0 of the game; there is no other slot."""
+
+    state_shape = NO_STATE
+
+    def __init__(self, env: VectorEnv, whose: str = "Your") -> None:
+        """whose: the move that is asked for, as in "Your move"."""
+        if env.num_games != 1:
+            raise ValueError(f"a person plays one match at a time, not {env.num_games}")
+        for group in env.groups:
+            if not isinstance(group.action_space, spaces.Discrete):
+                raise UserError(f"{env.id}: a person cannot type actions of {group.action_space}")
+        self._env = env
+        self._whose = whose
+
+    def act(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+    ) -> Decision:
+        """Ask once for each row: obs leaves [R, ...], mask leaves [R, n] -> action "" [R] int64."""
+        legal = mask.get("")
+        rows = [self._ask(None if legal is None else legal[row]) for row in range(len(is_first))]
+        return Decision({"": np.array(rows, np.int64)}, None, None, state)
+
+    def _ask(self, legal: np.ndarray | None) -> int:
+        """The action that the person chooses among legal [n]."""
+        space = self._env.groups[0].action_space
+        assert isinstance(space, spaces.Discrete)
+        allowed = range(int(space.n)) if legal is None else np.flatnonzero(legal).tolist()
+        names = self._env.action_names(0)
+        actions = {action_name(names, space, k + int(space.start)): k + int(space.start) for k in allowed}
+        print(f"\n{self._env.render(0)}\n")
+        while True:
+            word = ask(f"{self._whose} move ({' '.join(actions)}; {QUIT} quits): ")
+            if word in actions:
+                return actions[word]
+            folded = [action for name, action in actions.items() if name.lower() == word.lower()]
+            if len(folded) == 1:
+                return folded[0]
+            print(f"{word!r} is not a legal move." if word else "Type one of the moves in brackets.")
+
+
+def ask(question: str) -> str:
+    """A line from the person; raises Quit for 'q' and at the end of the input."""
+    print(question, end="", flush=True)
+    try:
+        word = input().strip()
+    except EOFError:
+        print()
+        raise Quit from None
+    if word.lower() in (QUIT, "quit"):
+        raise Quit
+    return word
+
+
+class _Announced:
+    """A game that says what those do who are not asked."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
+        self.labels: Mapping[int, str] = {}  # of the seats to announce
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, actions: tuple[Tree, ...]) -> None:
+        names = self._env.action_names(0)
+        said = []
+        for group, leaves in zip(self._env.groups, actions, strict=True):
+            for place, seat in enumerate(group.seats):
+                if self._env.to_act[0, seat] and seat in self.labels:
+                    assert isinstance(group.action_space, spaces.Discrete)
+                    played = action_name(names, group.action_space, int(leaves[""][0, place]))
+                    said.append(f"{self.labels[seat]} plays {played}.")
+        self._env.step(actions)
+        if said:
+            print("\n" + "\n".join(said))
+
+
+def session(
+    env: VectorEnv, players: Sequence[Player], labels: Sequence[str], *, games: int | None, seed: int
+) -> Evaluation:
+    """Play match after match on env's one slot, teams in rotation, until `games` are over or a person quits.
+
+    players and labels by number, as in `selfplay.evaluate`. A match that a person leaves does not count.
+    """
+    announced = _Announced(env)
+    lineups = rotations(env.teams, MANY if games is None else games)
+    matches = Matches(announced, np.random.SeedSequence(seed), cyclic=False)
+    matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
+    parts: list[MatchResults] = []
+    try:
+        for number, seats in enumerate(lineups.table):
+            people = [k for k in seats if isinstance(players[k], HumanPlayer)]
+            announced.labels = {seat: labels[k] for seat, k in enumerate(seats) if k not in people}
+            _introduce(number, seats, labels)
+            matches.tick()
+            while not matches.idle:
+                matches.tick()
+            parts.append(matches.results())
+            print(f"\n{env.render(0)}\n\n{_outcome(parts[-1], env.teams, labels)}")
+            if games is None:
+                ask(f"Enter for another match, {QUIT} to quit: ")
+    except Quit:
+        unfinished = not matches.idle
+        print("Good bye." + (" The match under way does not count." if unfinished else ""))
+    return summary(_joined(parts, len(env.teams)), env.teams, seed)
+
+
+def _introduce(number: int, seats: np.ndarray, labels: Sequence[str]) -> None:
+    """Who sits where in the match that begins; seats [A]."""
+    who = ", ".join(f"seat {seat}: {labels[k]}" for seat, k in enumerate(seats))
+    print(f"\n--- match {number + 1} --- {who}")
+
+
+def _outcome(result: MatchResults, teams: Sequence[int], labels: Sequence[str]) -> str:
+    """How the only match of `result` ended."""
+    scores = score(result.returns, tuple(teams))[0]
+    if len(set(teams)) == 1:
+        return f"Over: return {result.returns[0].mean():g}."
+    best = sorted({labels[int(result.players[k])] for k, s in zip(result.lineup[0], scores) if s > 0})
+    return f"Winner: {best[0]}." if scores.max() == 1 else f"A draw between {' and '.join(best)}."
+
+
+def _joined(parts: Sequence[MatchResults], num_seats: int) -> MatchResults:
+    """Matches of several results as one, players by the numbers that are their names."""
+    num_players = 1 + max((int(name) for part in parts for name in part.players), default=0)
+    lineup = [np.array(part.players, np.int32)[part.lineup] for part in parts]
+    empty = np.zeros((0, num_seats))
+    return MatchResults(
+        players=tuple(map(str, range(num_players))),
+        lineup=np.concatenate([empty.astype(np.int32), *lineup]),
+        returns=np.concatenate([empty.astype(np.float32), *(part.returns for part in parts)]),
+        length=np.concatenate([np.zeros(0, np.int32), *(part.length for part in parts)]),
+        seed=np.concatenate([np.zeros(0, np.uint64), *(part.seed for part in parts)]),
+    )

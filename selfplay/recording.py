@@ -1,0 +1,266 @@
+"""One match on record: what was played, what the policies thought of it, and playing it again.
+
+A match is its game, its seed and its actions; `play_again` reproduces it from those alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.vector import Group, Tree, VectorEnv
+from policies.spaces import leaves
+from selfplay.config import EnvConfig
+from selfplay.errors import UserError
+from selfplay.players import Player, PolicyPlayer
+
+FORMAT = 1
+NUM_TOP = 3
+"""Likeliest actions noted at each decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An action and how likely the policy held it to be."""
+
+    action: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a seat did, and for a policy what it thought."""
+
+    seat: int
+    action: Any  # a number or nested lists; by path where the action space has several leaves
+    name: str | None  # of a discrete action
+    value: float | None = None  # the policy's estimate of its return from here
+    entropy: float | None = None  # nats, of the policy over legal actions
+    top: tuple[Choice, ...] = ()  # likeliest first; only of discrete actions
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A match that can be played again."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+    seed: int  # of the evaluation that it belongs to
+    match_seed: int  # with the actions it gives the match
+    lineup: tuple[str, ...]  # [A] who sat there
+    returns: tuple[float, ...]  # [A]
+    steps: tuple[tuple[Decision, ...], ...]  # decisions of the seats that acted, step by step
+
+
+class FirstMatch:
+    """A game that notes the first match of slot 0 while it is played."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
+        self._over = False
+        self.seed: int | None = None
+        self.actions: list[dict[int, Tree]] = []  # by seat, for every step
+        self.returns = np.zeros(len(env.teams))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
+        if self.seed is None and 0 in games:
+            self.seed = int(seeds[games == 0][0])
+        self._env.restart(games, seeds)
+
+    def step(self, actions: tuple[Tree, ...]) -> None:
+        if not self._over:
+            self.actions.append(
+                {
+                    seat: {path: np.copy(leaf[0, place]) for path, leaf in leaves.items()}
+                    for group, leaves in zip(self._env.groups, actions, strict=True)
+                    for place, seat in enumerate(group.seats)
+                    if self._env.to_act[0, seat]
+                }
+            )
+        self._env.step(actions)
+        if not self._over:
+            self.returns += self._env.reward[0]
+            self._over = bool(self._env.over[0])
+
+
+def annotate(
+    match: FirstMatch, game: EnvConfig, env: VectorEnv, seated: Sequence[tuple[str, Player]], seed: int
+) -> Recording:
+    """Play the noted match again on env (one slot) and ask the policies; seated [A]: label and player."""
+    assert match.seed is not None
+    thoughts = [_Thoughts(player) if isinstance(player, PolicyPlayer) else None for _, player in seated]
+    steps = []
+    for number in _again(env, match.seed, match.actions, match.returns):
+        if number == len(match.actions):
+            break
+        names = env.action_names(0)
+        steps.append(
+            tuple(
+                _decision(env, seat, action, names, thoughts[seat])
+                for seat, action in sorted(match.actions[number].items())
+            )
+        )
+    return Recording(
+        env_id=game.id,
+        env_kwargs=game.kwargs,
+        seed=seed,
+        match_seed=match.seed,
+        lineup=tuple(label for label, _ in seated),
+        returns=tuple(match.returns.tolist()),
+        steps=tuple(steps),
+    )
+
+
+def play_again(recording: Recording, env: VectorEnv) -> Iterator[tuple[str, tuple[Decision, ...]]]:
+    """The board before each step and what was decided there; last the final board and ().
+
+    env has one slot. Raises UserError where it does not give the returns on record.
+    """
+    actions = [
+        {decision.seat: _leaves(env, decision.seat, decision.action) for decision in step}
+        for step in recording.steps
+    ]
+    for number in _again(env, recording.match_seed, actions, recording.returns):
+        yield env.render(0), recording.steps[number] if number < len(actions) else ()
+
+
+def save(recording: Recording, path: Path) -> None:
+    """Write it as JSON."""
+    try:
+        path.write_text(json.dumps({"format": FORMAT} | asdict(recording), allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def load(path: Path) -> Recording:
+    """Read what `save` wrote."""
+    try:
+        table = json.loads(path.read_text())
+        if table.pop("format") != FORMAT:
+            raise UserError(f"{path} is a replay of another format; this version reads {FORMAT}")
+        steps = tuple(
+            tuple(Decision(**d | {"top": tuple(Choice(**c) for c in d["top"])}) for d in step)
+            for step in table.pop("steps")
+        )
+        return Recording(
+            lineup=tuple(table.pop("lineup")), returns=tuple(table.pop("returns")), steps=steps, **table
+        )
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a replay: {error}") from error
+
+
+def _again(
+    env: VectorEnv, seed: int, actions: Sequence[Mapping[int, Tree]], returns: Sequence[float] | np.ndarray
+) -> Iterator[int]:
+    """Step through a match on slot 0; yields the number of steps taken, before the first and after each."""
+    env.restart(np.array([0]), np.array([seed], np.uint64))
+    given = np.zeros(len(env.teams))
+    for number, step in enumerate(actions):
+        if env.over[0] or set(step) != set(np.flatnonzero(env.to_act[0])):
+            raise UserError(
+                f"{env.id} does not ask the seats on record at step {number}: the game has changed"
+            )
+        yield number
+        env.step(tuple(_scattered(group, step) for group in env.groups))
+        given += env.reward[0]
+    if not env.over[0] or not np.allclose(given, returns):
+        raise UserError(
+            f"{env.id} does not end as on record: returns {given.tolist()}, recorded {list(returns)}"
+        )
+    yield len(actions)
+
+
+def _scattered(group: Group, step: Mapping[int, Tree]) -> Tree:
+    """A group's action leaves [1, S, ...]; zeros for seats that do not act."""
+    action = {
+        path: np.zeros((1, len(group.seats), *(leaf.shape or ())), leaf.dtype)
+        for path, leaf in leaves(group.action_space).items()
+    }
+    for place, seat in enumerate(group.seats):
+        for path, value in step.get(seat, {}).items():
+            action[path][0, place] = value
+    return action
+
+
+def _place(env: VectorEnv, seat: int) -> tuple[int, int]:
+    """The group of a seat, and its place there."""
+    return next((k, group.seats.index(seat)) for k, group in enumerate(env.groups) if seat in group.seats)
+
+
+def _leaves(env: VectorEnv, seat: int, action: Any) -> Tree:
+    """An action's leaves from what JSON kept of it."""
+    paths = leaves(env.groups[_place(env, seat)[0]].action_space)
+    return {path: np.asarray(action if path == "" else action[path]) for path in paths}
+
+
+class _Thoughts:
+    """A policy that follows a match from one seat, with its own recurrent state."""
+
+    def __init__(self, player: PolicyPlayer) -> None:
+        self.policy = player.policy
+        layers, vectors, units = player.state_shape
+        self.state = torch.zeros(layers, vectors, 1, units)
+        self.is_first = True
+
+    @torch.inference_mode()
+    def think(
+        self, obs: Tree, mask: Tree, action: Tree, space: spaces.Space
+    ) -> tuple[float, float, np.ndarray | None]:
+        """One row each -> value, entropy and, for Discrete(n), the probability of each action [n]."""
+        out = self.policy.step(_tensors(obs), torch.tensor([self.is_first]), self.state)
+        self.state, self.is_first = out.state, False
+        legal = _tensors(mask)
+        _, entropy = self.policy.head.evaluate(out.logits, legal, _tensors(action))
+        probability = None
+        if isinstance(space, spaces.Discrete):
+            every = {"": torch.arange(int(space.n)) + int(space.start)}
+            rows = {path: leaf.expand(int(space.n), -1) for path, leaf in legal.items()}
+            logp, _ = self.policy.head.evaluate(out.logits.expand(int(space.n), -1), rows, every)
+            probability = logp.exp().numpy()
+        return float(out.value[0]), float(entropy[0]), probability
+
+
+def _tensors(tree: Tree) -> dict[str, Tensor]:
+    return {path: torch.from_numpy(np.ascontiguousarray(leaf)) for path, leaf in tree.items()}
+
+
+def _decision(
+    env: VectorEnv, seat: int, action: Tree, names: list[str] | None, thoughts: _Thoughts | None
+) -> Decision:
+    """What the seat does on slot 0 of env, before the step."""
+    number, place = _place(env, seat)
+    group = env.groups[number]
+    space = group.action_space
+    plain = {path: leaf.tolist() for path, leaf in action.items()}
+    kept: Any = plain[""] if set(plain) == {""} else plain
+    name = action_name(names, space, kept) if isinstance(space, spaces.Discrete) else None
+    if thoughts is None:
+        return Decision(seat, kept, name)
+    obs, mask = ({path: leaf[:1, place] for path, leaf in tree.items()} for tree in (group.obs, group.mask))
+    taken = {path: leaf[None] for path, leaf in action.items()}
+    value, entropy, probability = thoughts.think(obs, mask, taken, space)
+    top: tuple[Choice, ...] = ()
+    if probability is not None and isinstance(space, spaces.Discrete):
+        order = np.argsort(-probability, kind="stable")[:NUM_TOP]
+        likely = [(int(space.start) + int(k), float(probability[k])) for k in order if probability[k] > 0]
+        top = tuple(Choice(choice, action_name(names, space, choice), p) for choice, p in likely)
+    return Decision(seat, kept, name, value, entropy, top)
+
+
+def action_name(names: list[str] | None, space: spaces.Discrete, action: int) -> str:
+    """What a person types for a discrete action."""
+    return names[action - int(space.start)] if names is not None else str(action)
