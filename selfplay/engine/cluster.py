@@ -1,95 +1,63 @@
 """The engine on Ray Core: rollout actors on CPUs, a learner actor on a GPU if there is one.
 
-Fragments and weights go by object reference from actor to actor; the driver sees none of them. An
-actor that dies is restarted by Ray, comes back empty, and is given its state again here.
+Fragments and weights go by object reference from actor to actor; the driver sees none of them.
+
+Ray restarts nothing here: an actor restarted behind our back would come back empty and go on without a
+word. One that dies stays dead, the next call to it fails, and the engine puts a new one in its place
+with all that it must know.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import signal
+import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from selfplay.config import Config, resolve_num_workers
 from selfplay.engine import Arrays, Learned, choose_device, make_learner
+from selfplay.engine.actors import LearnerActor, RolloutActor, State
 from selfplay.errors import UserError
 from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
-from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights, Worker
+from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
 
 MAX_DEATHS = 3
-"""An actor that dies so often in a row, without one success between, ends the run."""
+"""An actor that dies so often without one update between ends the run."""
 
-Refs = Mapping[str, "ray.ObjectRef[Weights]"]
+ROOM_SECONDS = 60.0
+"""How long to wait for the cluster's CPUs and GPUs at the start."""
+
+OPEN_SECONDS = 300.0
+"""How long an actor may take to start: its imports, and compiling a game for the first time."""
+
+_DIED = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
+
+Ref = Any  # ray.ObjectRef, which carries no type through actor handles
 
 
 class EngineError(RuntimeError):
-    """Actors keep dying."""
-
-
-class _RolloutActor:
-    """A worker that takes snapshots by reference, fetching those it does not hold."""
-
-    def __init__(self, config: Config, index: int, num_workers: int) -> None:
-        self._worker = Worker(config, index, num_workers)
-
-    def reopen(self, entropy: int) -> None:
-        self._worker.reopen(entropy)
-
-    def collect(
-        self, weights: Weights, version: int, lineups: Lineups, refs: Refs
-    ) -> tuple[Fragment, Collected]:
-        return self._worker.collect(weights, version, lineups, _fetcher(refs))
-
-    def play(
-        self, weights: Weights, version: int, lineups: Lineups, seed: list[int], refs: Refs
-    ) -> MatchResults:
-        return self._worker.play(weights, version, lineups, seed, _fetcher(refs))
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return self._worker.state()
-
-    def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], refs: Refs) -> bool:
-        # Arrays from the object store are read-only and not ours to keep.
-        return self._worker.set_state({k: x.copy() for k, x in arrays.items()}, meta, _fetcher(refs))
-
-
-class _LearnerActor:
-    """The learner; its weights leave it as an object of their own."""
-
-    def __init__(self, config: Config, device: str, num_threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
-        self._learner = make_learner(config, device, num_threads)
-
-    def check_replay(self, *fragments: Fragment) -> ReplayDifference | None:
-        return self._learner.check_replay(fragments)
-
-    def update(self, *fragments: Fragment) -> tuple[dict[str, np.ndarray], Learned]:
-        update = self._learner.update(fragments)
-        return update.weights, Learned(update.version, update.agent_steps, update.metrics)
-
-    def weights(self) -> dict[str, np.ndarray]:
-        return self._learner.weights()
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return self._learner.state()
-
-    def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        self._learner.set_state(arrays, meta)
-
-
-def _fetcher(refs: Refs) -> Fetch:
-    return lambda name: ray.get(refs[name])
+    """Actors keep dying, or do not start."""
 
 
 class RayEngine:
@@ -97,70 +65,110 @@ class RayEngine:
 
     def __init__(self, config: Config, fetch: Fetch, notify: Callable[[str], None]) -> None:
         self._config, self._fetch, self._notify = config, fetch, notify
-        self.num_rollouts = resolve_num_workers(config)
-        self._started_ray = not ray.is_initialized()
-        if self._started_ray:
-            # Joins the cluster of `ray job submit` or of `ray start` on this machine, else starts one.
-            ray.init(logging_level=logging.WARNING)
-        resources = ray.cluster_resources()
-        if resources.get("CPU", 0) < self.num_rollouts:
-            raise UserError(
-                f"rollout.num_workers={self.num_rollouts}, but the Ray cluster has "
-                f"{resources.get('CPU', 0):g} CPUs; give as many workers as CPUs at most, or 0 to play in this process"
-            )
-        device = choose_device(config, resources.get("GPU", 0) >= 1)
-        gpu = {"GPU": 1.0} if device == "cuda" else {}
-        bundles = [{"CPU": 1.0}] * self.num_rollouts + ([gpu] if gpu else [])
-        self._group = placement_group(bundles, strategy="PACK")
-        if not self._group.wait(timeout_seconds=60):
-            raise UserError(
-                f"the Ray cluster has no room for {self.num_rollouts} rollout workers "
-                f"({'a GPU, ' if gpu else ''}{self.num_rollouts} CPUs); other jobs hold it: see `ray status`"
-            )
-        actor = ray.remote(_RolloutActor)
-        self._rollouts = [
-            actor.options(num_cpus=1, max_restarts=-1, scheduling_strategy=self._place(k)).remote(
-                config, k, self.num_rollouts
-            )
-            for k in range(self.num_rollouts)
-        ]
-        # On a CPU the learner works while the rollouts wait, on the cores that are theirs.
-        where = {"num_gpus": 1, "scheduling_strategy": self._place(self.num_rollouts)} if gpu else {}
-        self._learner = (
-            ray.remote(_LearnerActor)
-            .options(num_cpus=0, max_restarts=-1, **where)
-            .remote(config, device, os.cpu_count() or 1)
-        )
-        self._version = 0
-        self._weights_ref = self._learner.weights.remote()
+        make_learner(config, "cpu", num_threads=1)  # a user's mistake shows before processes start
+        self._started_ray = _connect()
+        self._group: PlacementGroup | None = None
+        self._actors: dict[str, ActorHandle] = {}
+        self._deaths: Counter[str] = Counter()
         self._fragments: list[ray.ObjectRef[Fragment]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
-        self._backup = self._backed_up()
-        self._deaths = 0
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
-    def _place(self, bundle: int) -> PlacementGroupSchedulingStrategy:
-        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+    def _open(self) -> None:
+        resources = ray.cluster_resources()
+        self.num_rollouts = _fit(self._config, int(resources.get("CPU", 0)))
+        self._device = choose_device(self._config, resources.get("GPU", 0) >= 1)
+        self._group = _reserve(self.num_rollouts, gpu=self._device == "cuda")
+        opened = {LEARNER: self._start_learner(None)}
+        for index in range(self.num_rollouts):
+            opened[_rollout(index)] = self._start_rollout(index, 0)
+        for who, ref in opened.items():
+            _opened(who, ref)
+        self._version = self._agent_steps = 0
+        self._backup: State = self._ask_learner(lambda learner: learner.state.remote())
+        self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
 
     def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
-        refs = self._references({name for each in lineups for name in each.players})
-        calls = [self._start_collect(k, each, refs) for k, each in enumerate(lineups)]
-        collected = []
-        for k, each in enumerate(lineups):
-            while True:
-                try:
-                    collected.append(_get(calls[k][1]))
-                    break
-                except RayActorError as error:
-                    self._revive_rollout(k, error)
-                    calls[k] = self._start_collect(k, each, refs)
-        self._fragments = [fragment for fragment, _ in calls]
-        self._deaths = 0
-        return collected
+        names = {name for each in lineups for name in each.players}
+        fragments: list[Ref] = [None] * self.num_rollouts
 
-    def _start_collect(self, index: int, lineups: Lineups, refs: Refs) -> list[Any]:
-        own = {name: refs[name] for name in lineups.players if name in refs}
-        method = self._rollouts[index].collect.options(num_returns=2)
-        return method.remote(self._weights_ref, self._version, lineups, own)
+        def start(index: int, rollout: ActorHandle) -> Ref:
+            own, refs = lineups[index], self._references(names)
+            refs = {name: refs[name] for name in own.players if name in refs}
+            method = rollout.collect.options(num_returns=2)
+            fragments[index], collected = method.remote(self._weights_ref, self._version, own, refs)
+            return collected
+
+        results: list[Collected] = self._ask_rollouts(range(self.num_rollouts), start)
+        self._lineups, self._fragments = lineups, fragments
+        return results
+
+    def check_replay(self) -> ReplayDifference | None:
+        return self._ask_learner(lambda learner: learner.check_replay.remote(*self._fragments))
+
+    def learn(self) -> Learned:
+        refs: list[Ref] = []
+
+        def start(learner: ActorHandle) -> Ref:
+            refs[:] = learner.update.options(num_returns=2).remote(*self._fragments)
+            return refs[1]
+
+        learned: Learned = self._ask_learner(start)
+        self._weights_ref, self._fragments = refs[0], []
+        self._version, self._agent_steps = learned.version, learned.agent_steps
+        self._deaths.clear()
+        return learned
+
+    def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
+        def start(index: int, rollout: ActorHandle) -> Ref:
+            refs = self._references(set(lineups.players))
+            return rollout.play.remote(self._weights_ref, self._version, lineups, list(seed), refs)
+
+        results: list[MatchResults] = self._ask_rollouts([0], start)
+        return results[0]
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        try:
+            return _get(self._weights_ref)
+        except ObjectLostError:
+            weights = self._ask_learner(lambda learner: learner.weights.remote())
+            self._weights_ref = ray.put(weights)
+            return weights
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        self._backup = self._ask_learner(lambda learner: learner.state.remote())
+        rollouts = self._ask_rollouts(range(self.num_rollouts), lambda index, rollout: rollout.state.remote())
+        stems = {f"rollout-{k}": part for k, (part, _) in enumerate(rollouts)}
+        arrays, meta = self._backup
+        return {"learner": arrays, **stems}, {"learner": meta, "rollouts": [m for _, m in rollouts]}
+
+    def set_state(self, arrays: Arrays, meta: Mapping[str, Any]) -> bool:
+        self._backup = arrays["learner"], meta["learner"]
+        self._version, self._agent_steps = meta["learner"]["version"], meta["learner"]["agent_steps"]
+        weights = self._ask_learner(lambda learner: learner.set_state.remote(*self._backup))
+        self._weights_ref = ray.put(weights)
+        parts = meta["rollouts"]
+        if len(parts) != self.num_rollouts:
+            return False
+        names = {name for part in parts for name in part["ids"]}
+
+        def start(index: int, rollout: ActorHandle) -> Ref:
+            refs = self._references(names)
+            return rollout.set_state.remote(arrays[f"rollout-{index}"], parts[index], refs)
+
+        return all(self._ask_rollouts(range(self.num_rollouts), start))
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor)
+        if self._group is not None:
+            remove_placement_group(self._group)
+        if self._started_ray:
+            ray.shutdown()
 
     def _references(self, names: set[str]) -> dict[str, ray.ObjectRef[Weights]]:
         """References to the snapshots among these players; those drawn no longer are let go."""
@@ -170,99 +178,161 @@ class RayEngine:
         }
         return self._snapshots
 
-    def check_replay(self) -> ReplayDifference | None:
-        return _get(self._learner.check_replay.remote(*self._fragments))
+    # Actors, and what happens when they die
 
-    def learn(self) -> Learned:
+    def _start_rollout(self, index: int, entropy: int) -> Ref:
+        options = {"num_cpus": 1, "scheduling_strategy": self._place(index)}
+        actor = ray.remote(RolloutActor).options(**options).remote(index)
+        self._actors[_rollout(index)] = actor
+        return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path)
+
+    def _start_learner(self, state: State | None) -> Ref:
+        # On CPUs it learns while the rollouts wait, on the cores that are theirs.
+        gpu = self._device == "cuda"
+        place = self._place(self.num_rollouts if gpu else 0)
+        options = {"num_cpus": 0, "num_gpus": int(gpu), "scheduling_strategy": place}
+        actor = self._actors[LEARNER] = ray.remote(LearnerActor).options(**options).remote()
+        return actor.open.remote(self._config, self._device, state, sys.path)
+
+    def _place(self, bundle: int) -> PlacementGroupSchedulingStrategy:
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+
+    def _ask_rollouts(self, indices: Sequence[int], call: Callable[[int, ActorHandle], Ref]) -> list[Any]:
+        """The results of call(index, rollout), played at once; where a rollout dies, of its successor."""
+        refs = [call(index, self._actors[_rollout(index)]) for index in indices]
+        results = []
+        for index, ref in zip(indices, refs, strict=True):
+            while True:
+                try:
+                    results.append(_get(ref))
+                    break
+                except ObjectLostError as error:
+                    self._count_loss(f"what {_rollout(index)} needs", error)
+                    self._snapshots.clear()
+                    self.weights()  # published again, if it is they that are lost
+                except _DIED as error:
+                    self._replace_rollout(index, error)
+                ref = call(index, self._actors[_rollout(index)])
+        return results
+
+    def _ask_learner(self, call: Callable[[ActorHandle], Ref]) -> Any:
+        """The result of call(learner); where the learner dies, of its successor."""
         while True:
-            weights, learned = self._learner.update.options(num_returns=2).remote(*self._fragments)
             try:
-                result: Learned = _get(learned)
-                break
-            except RayActorError as error:
-                self._revive_learner(error)
-        self._weights_ref, self._fragments = weights, []
-        self._version = result.version
-        return result
+                return _get(call(self._actors[LEARNER]))
+            except ObjectLostError as error:
+                self._count_loss("a fragment", error)
+                if self._fragments:  # the results of these matches stay unrecorded
+                    self.collect(self._lineups)
+            except _DIED as error:
+                self._replace_learner(error)
 
-    def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
-        refs = self._references(set(lineups.players))
+    def _replace_rollout(self, index: int, error: RayError) -> None:
+        """Its matches are lost; the new one opens others, with draws that were not made before."""
+
+        def start() -> Ref:
+            return self._start_rollout(index, self._version + 1)
+
+        self._replace(_rollout(index), start, error)
+
+    def _replace_learner(self, error: RayError) -> None:
+        """The published weights are the newest; the optimiser's state is that of the last checkpoint."""
+        arrays, meta = self._backup
+        try:
+            newest = {f"policy:{name}": x for name, x in _get(self._weights_ref).items()}
+        except ObjectLostError:  # with the learner's machine
+            newest = {name: x for name, x in arrays.items() if name.startswith("policy:")}
+        state = arrays | newest, {**meta, "version": self._version, "agent_steps": self._agent_steps}
+        self._replace(LEARNER, lambda: self._start_learner(state), error)
+        self._weights_ref = ray.put({name.removeprefix("policy:"): x for name, x in newest.items()})
+
+    def _replace(self, who: str, start: Callable[[], Ref], error: RayError) -> None:
         while True:
-            call = self._rollouts[0].play.remote(self._weights_ref, self._version, lineups, list(seed), refs)
+            self._count_loss(who, error)
+            ray.kill(self._actors[who])  # where it is out of reach, but alive
             try:
-                return _get(call)
-            except RayActorError as error:
-                self._revive_rollout(0, error)
+                _opened(who, start())
+                return
+            except _DIED as again:
+                error = again
 
-    def weights(self) -> Mapping[str, np.ndarray]:
-        return _get(self._weights_ref)
-
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        self._backup = self._backed_up()
-        rollouts = [_get(actor.state.remote()) for actor in self._rollouts]
-        arrays, meta = _get(self._backup[0]), _get(self._backup[1])
-        stems = {f"rollout-{k}": part for k, (part, _) in enumerate(rollouts)}
-        return {"learner": arrays, **stems}, {"learner": meta, "rollouts": [m for _, m in rollouts]}
-
-    def set_state(self, arrays: Arrays, meta: Mapping[str, Any]) -> bool:
-        _get(self._learner.set_state.remote(arrays["learner"], meta["learner"]))
-        self._weights_ref = self._learner.weights.remote()
-        self._version = meta["learner"]["version"]
-        self._backup = self._backed_up()
-        if len(meta["rollouts"]) != self.num_rollouts:
-            return False
-        same = []
-        for k, (actor, part) in enumerate(zip(self._rollouts, meta["rollouts"], strict=True)):
-            refs = self._references(set(part["ids"]))
-            same.append(_get(actor.set_state.remote(arrays[f"rollout-{k}"], part, refs)))
-        return all(same)
-
-    def close(self) -> None:
-        for actor in (*self._rollouts, self._learner):
-            ray.kill(actor)
-        remove_placement_group(self._group)
-        if self._started_ray:
-            ray.shutdown()
-
-    # Actors that die
-
-    def _backed_up(self) -> tuple[Any, Any]:
-        """References to the learner's state as it is now; they outlive the actor."""
-        arrays, meta = self._learner.state.options(num_returns=2).remote()
-        return arrays, meta
-
-    def _count_death(self, who: str, error: RayActorError) -> None:
-        self._deaths += 1
-        if self._deaths >= MAX_DEATHS:
-            raise EngineError(f"{who} died {self._deaths} times without an iteration between") from error
-        self._notify(f"{who} died and is restarted: {str(error).splitlines()[0]}")
-
-    def _revive_rollout(self, index: int, error: RayActorError) -> None:
-        """Its matches are lost; it opens new ones, with draws that it did not make before."""
-        self._count_death(f"rollout worker {index}", error)
-        try:
-            _get(self._rollouts[index].reopen.remote(self._version + 1))
-        except RayActorError as again:
-            self._revive_rollout(index, again)
-
-    def _revive_learner(self, error: RayActorError) -> None:
-        """The published weights are the newest; the optimiser's state is the last one backed up."""
-        self._count_death("the learner", error)
-        arrays, meta = dict(_get(self._backup[0])), dict(_get(self._backup[1]))
-        arrays |= {f"policy:{name}": x for name, x in self.weights().items()}
-        meta["version"] = self._version
-        try:
-            _get(self._learner.set_state.remote(arrays, meta))
-        except RayActorError as again:
-            self._revive_learner(again)
+    def _count_loss(self, who: str, error: RayError) -> None:
+        self._deaths[who] += 1
+        if self._deaths[who] >= MAX_DEATHS:
+            raise EngineError(f"{who} was lost {MAX_DEATHS} times without an update between") from error
+        self._notify(f"{who} was lost ({type(error).__name__}); making it anew")
 
 
-def _get(ref: Any) -> Any:
+LEARNER = "the learner"
+
+
+def _rollout(index: int) -> str:
+    return f"rollout worker {index}"
+
+
+def _connect() -> bool:
+    """Join the cluster of `ray job submit`, or of `ray start` on this machine; else start one, and say so."""
+    if ray.is_initialized():
+        return False
+    # Ray tells of a token that it made for us, on every start; whoever reaches into the cluster needs it.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(logging_level=logging.WARNING, include_dashboard=False)
+    except ConnectionError as error:
+        raise UserError(
+            f"{error}; start it anew, or have a cluster of this run's own: RAY_ADDRESS=local"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's would end the run without a checkpoint
+    return True
+
+
+def _fit(config: Config, cpus: int) -> int:
+    """How many rollout workers: as configured, `auto` no more than the cluster has CPUs."""
+    workers = resolve_num_workers(config)
+    if config.rollout.num_workers == "auto" and 0 < cpus < workers:
+        return max(n for n in range(1, cpus + 1) if config.rollout.num_games % n == 0)
+    if cpus < workers:
+        raise UserError(
+            f"rollout.num_workers={workers}, but the Ray cluster has {cpus} CPUs; "
+            "give as many workers as CPUs at most, or 0 to play in this process"
+        )
+    return workers
+
+
+def _reserve(num_rollouts: int, *, gpu: bool) -> PlacementGroup:
+    """A CPU for every rollout, and a GPU for the learner as the last bundle."""
+    group = placement_group([{"CPU": 1}] * num_rollouts + [{"GPU": 1}] * gpu, strategy="PACK")
+    if not group.wait(timeout_seconds=ROOM_SECONDS):
+        remove_placement_group(group)
+        raise UserError(
+            f"the Ray cluster has no room for this run ({num_rollouts} CPUs{', a GPU' if gpu else ''}): "
+            "other jobs hold it (see `ray status`); end them, or lower rollout.num_workers"
+        )
+    return group
+
+
+def _opened(who: str, ref: Ref) -> None:
+    """Wait until an actor is ready."""
+    try:
+        _get(ref, OPEN_SECONDS)
+    except GetTimeoutError as error:
+        raise EngineError(
+            f"{who} did not start within {OPEN_SECONDS:g} s: the cluster has no room for it any more, or "
+            "its machine is overloaded (see `ray status`); go on later with --resume"
+        ) from error
+
+
+def _get(ref: Ref, timeout: float | None = None) -> Any:
     """ray.get, with an error of the actor's own code raised as itself, its remote traceback noted."""
     try:
-        return ray.get(ref)
+        return ray.get(ref, timeout=timeout)
     except RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, Exception) and not isinstance(cause, UserError):
-            cause.add_note(str(error))
-        raise (cause if isinstance(cause, Exception) else error) from None
+        if not isinstance(cause, Exception):
+            raise
+        if not isinstance(cause, RayError | UserError):
+            cause.add_note(f"In {error.actor_repr or 'an actor'}:\n{error.traceback_str}")
+        raise cause from None

@@ -1,0 +1,110 @@
+"""What runs in Ray's processes: a rollout worker, and the learner.
+
+An actor is made empty and built by `open`, so that an error of the user's game is an ordinary task
+error, with its own type and traceback, and never the death of an actor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+
+from selfplay.config import Config
+from selfplay.engine import Learned, make_learner
+from selfplay.fragments import Fragment
+from selfplay.learner import Learner
+from selfplay.matches import Lineups, MatchResults
+from selfplay.replay import ReplayDifference
+from selfplay.worker import Collected, Fetch, Weights, Worker
+
+Refs = Mapping[str, "ray.ObjectRef[Weights]"]
+State = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+class RolloutActor:
+    """A worker that takes snapshots by reference, fetching those it does not hold."""
+
+    _worker: Worker
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __repr__(self) -> str:  # what Ray puts before every line that this actor prints
+        return f"rollout {self._index}"
+
+    def open(self, config: Config, num_workers: int, entropy: int, path: list[str]) -> None:
+        """Make the game; entropy: 0, or another number in place of a worker that died."""
+        _adopt(path)
+        self._worker = Worker(config, self._index, num_workers)
+        if entropy:
+            self._worker.reopen(entropy)
+
+    def collect(
+        self, weights: Weights, version: int, lineups: Lineups, refs: Refs
+    ) -> tuple[Fragment, Collected]:
+        return self._worker.collect(weights, version, lineups, _fetcher(refs))
+
+    def play(
+        self, weights: Weights, version: int, lineups: Lineups, seed: list[int], refs: Refs
+    ) -> MatchResults:
+        return self._worker.play(weights, version, lineups, seed, _fetcher(refs))
+
+    def state(self) -> State:
+        return self._worker.state()
+
+    def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], refs: Refs) -> bool:
+        # Arrays from the object store are read-only and not ours to keep.
+        return self._worker.set_state({k: x.copy() for k, x in arrays.items()}, meta, _fetcher(refs))
+
+
+class LearnerActor:
+    """The learner; its weights leave it as an object of their own."""
+
+    _learner: Learner
+
+    def __repr__(self) -> str:
+        return "learner"
+
+    def open(self, config: Config, device: str, state: State | None, path: list[str]) -> None:
+        """Make the policy; state: where to go on, in place of a learner that died."""
+        import torch
+
+        _adopt(path)
+        torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
+        # Fragments lie in the object store and are read-only; the learner does not write to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        self._learner = make_learner(config, device, os.cpu_count() or 1)
+        if state is not None:
+            self._learner.set_state(*state)
+
+    def check_replay(self, *fragments: Fragment) -> ReplayDifference | None:
+        return self._learner.check_replay(fragments)
+
+    def update(self, *fragments: Fragment) -> tuple[dict[str, np.ndarray], Learned]:
+        update = self._learner.update(fragments)
+        return update.weights, Learned(update.version, update.agent_steps, update.metrics)
+
+    def state(self) -> State:
+        return self._learner.state()
+
+    def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> dict[str, np.ndarray]:
+        self._learner.set_state(arrays, meta)
+        return self._learner.weights()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return self._learner.weights()
+
+
+def _fetcher(refs: Refs) -> Fetch:
+    return lambda name: ray.get(refs[name])
+
+
+def _adopt(path: list[str]) -> None:
+    """Find modules, such as the user's own game, where the driver finds them."""
+    sys.path.extend(folder for folder in path if folder and folder not in sys.path)
