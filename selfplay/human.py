@@ -126,8 +126,8 @@ def session(
                 matches.tick()
             parts.append(matches.results())
             print(f"\n{env.render(0)}\n\n{_outcome(parts[-1], env.teams, labels)}")
-            if games is None:
-                ask(f"Enter for another match, {QUIT} to quit: ")
+            if games is None and ask(f"Enter for another match, {QUIT} to quit: ").lower() in ("n", "no"):
+                break
     except Quit:
         unfinished = not matches.idle
         print("Good bye." + (" The match under way does not count." if unfinished else ""))

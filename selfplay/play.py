@@ -202,5 +202,10 @@ def _report(title: str, result: Evaluation) -> str:
         f"mean return    {result.mean_return:+.3f}",
     ]
     if result.elo_diff is not None:
-        lines.append(f"Elo difference {result.elo_diff:+.0f}")
+        beyond = {1.0: " or more", 0.0: " or less"}.get(result.mean_score, "")
+        lines.append(f"Elo difference {result.elo_diff:+.0f}{beyond}")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
