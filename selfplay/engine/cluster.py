@@ -10,6 +10,7 @@ with all that it must know.
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import threading
@@ -33,14 +34,14 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from selfplay.config import Config, resolve_num_workers
-from selfplay.engine import Arrays, Learned, choose_device, make_learner
+from selfplay.config import Config, check_lanes, resolve_num_workers
+from selfplay.engine import Arrays, Learned, choose_device
 from selfplay.engine.actors import LearnerActor, RolloutActor, State
 from selfplay.errors import UserError
 from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
-from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
+from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights, make_game, make_policy
 
 MAX_DEATHS = 3
 """An actor that dies so often without one update between ends the run."""
@@ -52,6 +53,8 @@ OPEN_SECONDS = 300.0
 """How long an actor may take to start: its imports, and compiling a game for the first time."""
 
 _DIED = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
+
+_COLOUR = re.compile(r"\x1b\[\d*m")
 
 Ref = Any  # ray.ObjectRef, which carries no type through actor handles
 
@@ -65,7 +68,9 @@ class RayEngine:
 
     def __init__(self, config: Config, fetch: Fetch, notify: Callable[[str], None]) -> None:
         self._config, self._fetch, self._notify = config, fetch, notify
-        make_learner(config, "cpu", num_threads=1)  # a user's mistake shows before processes start
+        env = make_game(config, 1)  # a user's mistake shows before processes start
+        check_lanes(config, len(env.groups[0].seats))
+        make_policy(config, env, config.seed)
         self._started_ray = _connect()
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
@@ -334,5 +339,5 @@ def _get(ref: Ref, timeout: float | None = None) -> Any:
         if not isinstance(cause, Exception):
             raise
         if not isinstance(cause, RayError | UserError):
-            cause.add_note(f"In {error.actor_repr or 'an actor'}:\n{error.traceback_str}")
+            cause.add_note(_COLOUR.sub("", str(error)))
         raise cause from None

@@ -1,0 +1,252 @@
+"""The engine on Ray: the numbers of one process, and what it does when processes and objects vanish."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from selfplay import config as configuration
+from selfplay.config import Config
+from selfplay.engine.cluster import LEARNER, MAX_DEATHS, EngineError, RayEngine
+from selfplay.engine.local import LocalEngine
+from selfplay.errors import UserError
+from selfplay.matches import MAIN, Lineups
+
+pytestmark = pytest.mark.ray
+
+
+def small(num_workers: int, **overrides: Any) -> Config:
+    table = {
+        "env": {"id": "connect_four"},
+        "policy": {"encoder": [16], "hidden_size": 16},
+        "rollout": {"num_workers": num_workers, "num_games": 16, "fragment_length": 8},
+        "device": "cpu",
+    }
+    return configuration.resolve(table, overrides, source="test")
+
+
+def lineups(engine: Any) -> list[Lineups]:
+    """The learning player against itself, and against a past self and random."""
+    table = np.array([[0, 0], [0, 1], [2, 0]], np.int32)
+    return [Lineups((MAIN, "main-0", "random"), table)] * engine.num_rollouts
+
+
+class Snapshots:
+    """Weights by name, as a league keeps them."""
+
+    weights: Mapping[str, np.ndarray]
+
+    def __call__(self, name: str) -> Mapping[str, np.ndarray]:
+        assert name == "main-0"
+        return self.weights
+
+
+def begin(num_workers: int) -> RayEngine:
+    snapshots = Snapshots()
+    engine = RayEngine(small(num_workers), snapshots, print)
+    snapshots.weights = engine.weights()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: None) -> Iterator[RayEngine]:
+    """Two workers and a learner. One engine for the whole file: it must outlive what is done to it."""
+    engine = begin(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def alone(cluster: None) -> Iterator[RayEngine]:
+    """An engine with one worker, at version 0."""
+    engine = begin(1)
+    yield engine
+    engine.close()
+
+
+def actor(engine: RayEngine, who: str) -> int:
+    return ray.get(engine._actors[who].__ray_call__.remote(lambda self: os.getpid()))
+
+
+def kill(pid: int) -> None:
+    """kill -9, and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def kill_during(engine: RayEngine, *who: str) -> threading.Timer:
+    """Hold actors still, so that the next call to them is under way when they are killed."""
+    pids = [actor(engine, each) for each in who]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    timer = threading.Timer(0.3, lambda: [kill(pid) for pid in pids])
+    timer.start()
+    return timer
+
+
+def lost_object() -> Any:
+    """A reference whose object went with the process that owned it."""
+
+    class Owner:
+        def put(self) -> list[Any]:
+            return [ray.put(np.zeros(1_000_000))]
+
+    owner = ray.remote(Owner).options(num_cpus=0).remote()
+    (ref,) = ray.get(owner.put.remote())
+    kill(ray.get(owner.__ray_call__.remote(lambda self: os.getpid())))
+    while True:
+        try:
+            ray.get(ref)
+            time.sleep(0.05)
+        except ray.exceptions.ObjectLostError:
+            return ref
+
+
+def step(engine: Any) -> Any:
+    engine.collect(lineups(engine))
+    return engine.learn()
+
+
+def copied(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: x.copy() for name, x in weights.items()}
+
+
+def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(x, other[name]) for name, x in one.items())
+
+
+def test_one_worker_gives_the_numbers_of_one_process(alone: RayEngine) -> None:
+    snapshots = Snapshots()
+    local = LocalEngine(small(0), snapshots)
+    snapshots.weights = local.weights()
+    for iteration in range(6):
+        here, there = local.collect(lineups(local))[0], alone.collect(lineups(alone))[0]
+        for name in ("lineup", "returns", "length", "seed"):
+            np.testing.assert_array_equal(getattr(here.results, name), getattr(there.results, name))
+        assert here.decisions == there.decisions
+        assert local.check_replay() == alone.check_replay()
+        learned = local.learn()
+        assert learned == alone.learn()
+        assert learned.version == iteration + 1
+    assert same(local.weights(), alone.weights())
+    (arrays, meta), (other_arrays, other_meta) = local.state(), alone.state()
+    assert meta == other_meta
+    assert all(same(part, other_arrays[name]) for name, part in arrays.items())
+    here, there = (engine.play(lineups(engine)[0], [1, 2]) for engine in (local, alone))
+    np.testing.assert_array_equal(here.returns, there.returns)
+
+
+def test_two_workers_play_different_matches_and_report_staleness(engine: RayEngine) -> None:
+    first, second = engine.collect(lineups(engine))
+    assert not set(first.results.seed) & set(second.results.seed)
+    assert engine.check_replay() is not None
+    engine.learn()
+    staleness = [step(engine).metrics for _ in range(3)]
+    assert all(0 <= row["data/staleness"] <= row["data/staleness_max"] <= 2 for row in staleness)
+    assert staleness[-1]["data/staleness"] > 0  # lanes that waited while the version rose
+
+
+def test_worker_killed_in_mid_collect(engine: RayEngine) -> None:
+    version = step(engine).version
+    old = actor(engine, "rollout worker 1")
+    kill_during(engine, "rollout worker 1")
+    collected = engine.collect(lineups(engine))
+    assert len(collected) == 2
+    assert actor(engine, "rollout worker 1") != old
+    # The new worker has the current weights: all its decisions are of the current version, and they replay.
+    assert (ray.get(engine._fragments[1]).version == version).all()
+    assert engine.check_replay() is not None
+    assert engine.learn().version == version + 1
+
+
+@pytest.mark.parametrize("during", ["collect", "learn"])
+def test_learner_killed(engine: RayEngine, during: str) -> None:
+    """Killed while the rollouts play, nobody calls it: its successor must not begin at version 0."""
+    before = step(engine)
+    weights = copied(engine.weights())
+    if during == "collect":
+        kill(actor(engine, LEARNER))
+        engine.collect(lineups(engine))
+    else:
+        engine.collect(lineups(engine))
+        kill_during(engine, LEARNER)
+    engine.check_replay()
+    assert same(weights, engine.weights())
+    after = engine.learn()
+    assert after.version == before.version + 1
+    assert after.agent_steps == before.agent_steps + 16 * 2 * 8
+    assert not same(weights, engine.weights())
+
+
+def test_all_killed_at_once_and_in_a_checkpoint(engine: RayEngine) -> None:
+    version = step(engine).version
+    everyone = (LEARNER, "rollout worker 0", "rollout worker 1")
+    kill_during(engine, *everyone)
+    assert step(engine).version == version + 1
+    kill_during(engine, *everyone)
+    arrays, meta = engine.state()
+    assert meta["learner"]["version"] == version + 1
+    assert engine.set_state(arrays, meta)
+    kill(actor(engine, LEARNER))
+    assert step(engine).version == version + 2
+
+
+def test_killed_again_and_again_ends_the_run(alone: RayEngine) -> None:
+    deaths = []
+    original = alone._start_rollout
+
+    def doomed(index: int, entropy: int) -> Any:
+        ref = original(index, entropy)
+        os.kill(actor(alone, "rollout worker 0"), signal.SIGKILL)
+        deaths.append(index)
+        return ref
+
+    alone._start_rollout = doomed  # type: ignore[method-assign]
+    kill(actor(alone, "rollout worker 0"))
+    with pytest.raises(EngineError, match=f"rollout worker 0 was lost {MAX_DEATHS} times"):
+        alone.collect(lineups(alone))
+    assert len(deaths) == MAX_DEATHS - 1
+
+
+def test_lost_fragment_is_collected_again(engine: RayEngine) -> None:
+    version = step(engine).version
+    engine.collect(lineups(engine))
+    lost = lost_object()
+    engine._fragments[1] = lost
+    engine.check_replay()
+    engine._fragments[0] = lost
+    assert engine.learn().version == version + 1
+    assert step(engine).version == version + 2
+
+
+def test_lost_weights_are_published_again(engine: RayEngine) -> None:
+    version = step(engine).version
+    weights = copied(engine.weights())
+    lost = lost_object()
+    engine._weights_ref = engine._snapshots["main-0"] = lost
+    engine.collect(lineups(engine))
+    assert same(weights, engine.weights())
+    engine._weights_ref = lost
+    kill(actor(engine, LEARNER))  # as when its machine goes, with the only copy of the newest weights
+    assert engine.learn().version == version + 1
+
+
+def test_workers_that_the_cluster_has_no_room_for(cluster: None) -> None:
+    with pytest.raises(UserError, match=r"num_workers=8, but the Ray cluster has 4 CPUs"):
+        begin(8)
+
+
+def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfplay.engine.cluster.ROOM_SECONDS", 0.5)
+    with pytest.raises(UserError, match="no room for this run"):
+        begin(4)
