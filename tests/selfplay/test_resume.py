@@ -1,0 +1,160 @@
+"""A resumed run is the same run: numbers, weights, league; and where it cannot be, it says so."""
+
+import json
+
+import numpy as np
+import pytest
+
+from selfplay import checkpoint, worker
+from selfplay.config import Config
+from selfplay.league.league import League
+from selfplay.rollout import Matches
+from selfplay.train import run
+
+TIMES = ("seconds", "time/", "speed/")
+
+
+def config_of(iterations, **changes):
+    """Snapshots, past selves, ratings and every normaliser within a few iterations."""
+    table = {
+        "env": {"id": "connect_four", "train_kwargs": {"opening_plies": 4}},
+        "policy": {"encoder": [12], "hidden_size": 10},
+        "rollout": {"num_games": 8, "num_workers": 0, "fragment_length": 6},
+        "ppo": {"epochs": 2, "normalize_value": True, "magnet_coef": 0.1, "magnet_iterations": 4},
+        "league": {"snapshot_iterations": 2, "rating_games": 2, "self_play": 0.5},
+        "checkpoint": {"seconds": "none", "iterations": 4},
+        "seed": 3,
+        "device": "cpu",
+    }
+    for section, values in changes.items():
+        table[section] = table[section] | values if isinstance(values, dict) else values
+    # The end of the run must not move the schedules.
+    table["ppo"] = {"anneal_steps": 2000} | table["ppo"]
+    return Config.model_validate(table | {"stop": {"iterations": iterations}})
+
+
+def rows(path):
+    """metrics.jsonl without what a clock told."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in lines]
+
+
+def players(path, config):
+    league = League.open(path / "league", config.league, (0, 1), config.seed)
+    try:
+        known = league.players()
+        weights = {p.name: league.weights(p.name) for p in known if p.kind == "snapshot"}
+        return known, weights, league.state()["rng"]
+    finally:
+        league.close()
+
+
+def assert_same_run(one, two, iterations):
+    assert rows(one) == rows(two)
+    assert [row["iteration"] for row in rows(one)] == list(range(1, iterations + 1))
+    left, left_meta = checkpoint.load(checkpoint.newest(one / "checkpoints"))
+    right, right_meta = checkpoint.load(checkpoint.newest(two / "checkpoints"))
+    assert left.keys() == right.keys()
+    for part in left:
+        assert left[part].keys() == right[part].keys()
+        for name, array in left[part].items():
+            assert np.array_equal(array, right[part][name], equal_nan=array.dtype.kind == "f"), (part, name)
+    left_meta.pop("seconds"), right_meta.pop("seconds")
+    assert left_meta == right_meta
+
+
+def train(path, iterations, *, resume=False, **changes):
+    assert run(config_of(iterations, **changes), path, resume) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ppo": {"advantage": "vtrace", "normalize_reward": True, "grad_clip_sigma": 5.0}},
+        {"env": {"id": "python:tests.toy_games:turns", "train_kwargs": {}}},
+    ],
+    ids=["connect_four", "all on", "toy"],
+)
+def test_a_run_in_two_parts_is_the_run_at_once(tmp_path, changes):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, 12, **changes)
+    train(parts, 6, **changes)
+    train(parts, 12, resume=True, **changes)
+    assert_same_run(whole, parts, 12)
+    config = config_of(12, **changes)
+    known, weights, rng = players(whole, config)
+    known_parts, weights_parts, rng_parts = players(parts, config)
+    assert known == known_parts
+    assert rng == rng_parts
+    assert sum(player.kind == "snapshot" for player in known) == 7  # at 0, 2, .. 12
+    for name, arrays in weights.items():
+        assert all(np.array_equal(x, weights_parts[name][key]) for key, x in arrays.items())
+
+
+def test_what_was_done_after_the_checkpoint_is_done_again(tmp_path):
+    """As after a crash: iterations 5 and 6 were played, the newest checkpoint is of 4."""
+    whole, crashed = tmp_path / "whole", tmp_path / "crashed"
+    train(whole, 8)
+    train(crashed, 6)
+    newest = checkpoint.newest(crashed / "checkpoints")
+    assert newest.name == "iteration-00000006"
+    newest.rename(tmp_path / "lost")
+    train(crashed, 8, resume=True)
+    assert_same_run(whole, crashed, 8)
+
+
+def test_another_seed_is_another_run(tmp_path):
+    train(tmp_path / "a", 2)
+    train(tmp_path / "b", 2, seed=4)
+    assert rows(tmp_path / "a")[0]["loss/value"] != rows(tmp_path / "b")[0]["loss/value"]
+
+
+@pytest.mark.parametrize("game", ["memory", "cutoff"])
+def test_a_game_without_state_begins_its_matches_anew_and_says_so(tmp_path, capfd, game):
+    changes = {"env": {"id": f"python:tests.toy_games:{game}", "train_kwargs": {}}}
+    train(tmp_path / "run", 3, **changes)
+    said = "".join(capfd.readouterr())
+    assert "begin anew" not in said
+    train(tmp_path / "run", 6, resume=True, **changes)
+    said = "".join(capfd.readouterr())
+    assert "matches under way begin anew" in said
+    assert [row["iteration"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def forget_the_draws(monkeypatch):
+    original = Matches.set_state
+
+    def set_state(self, arrays, meta, players):
+        return original(self, arrays, meta | {"rng": self.rng.bit_generator.state}, players)
+
+    monkeypatch.setattr(Matches, "set_state", set_state)
+
+
+def forget_the_recurrent_states(monkeypatch):
+    original = Matches.set_state
+
+    def set_state(self, arrays, meta, players):
+        return original(self, {k: v * 0 if ":state:" in k else v for k, v in arrays.items()}, meta, players)
+
+    monkeypatch.setattr(Matches, "set_state", set_state)
+
+
+def forget_the_league(monkeypatch):
+    monkeypatch.setattr(League, "set_state", lambda self, state, iteration: None)
+
+
+def begin_matches_anew(monkeypatch):
+    monkeypatch.setattr(worker.Worker, "set_state", lambda *args: True)
+
+
+@pytest.mark.parametrize(
+    "plant", [forget_the_draws, forget_the_recurrent_states, forget_the_league, begin_matches_anew]
+)
+def test_a_run_that_is_not_the_same_is_seen(monkeypatch, tmp_path, plant):
+    train(tmp_path / "whole", 6)
+    train(tmp_path / "parts", 3)
+    plant(monkeypatch)
+    train(tmp_path / "parts", 6, resume=True)
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
