@@ -1,0 +1,169 @@
+"""Where an iteration's time goes: one worker's `collect` and one learner's `update`, on one thread.
+
+    python -m benchmarks.profile_iteration connect_four [--num-games 512] [--iterations 20] [--past-selves 2]
+
+Functions are wrapped by timers of this thread's CPU time, so that other processes disturb little; each is
+told without what its callees are told for. A fifth of the matches are against past selves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from policies import encoders, heads, linear, lstm, lstm_kernels, policy
+from selfplay import config as configuration
+from selfplay import lanes, learner, losses, players, rollout, worker
+from selfplay.engine import make_learner
+from selfplay.league.lineups import past_rows
+from selfplay.matches import MAIN, Lineups
+
+WARM_UP = 3
+
+PARTS: list[tuple[Any, str, str]] = [
+    (worker.Worker, "collect", "worker: weights, lineups"),
+    (rollout.Matches, "tick", "tick: the rest"),
+    (rollout.Matches, "_open", "tick: open matches"),
+    (rollout.Matches, "_finish", "tick: finish matches"),
+    (worker.TimedEnv, "step", "game: step"),
+    (worker.TimedEnv, "restart", "game: restart"),
+    (rollout.GroupPlay, "act", "tick: gather rows and states, scatter"),
+    (rollout.GroupPlay, "_views", "tick: copy obs and masks"),
+    (rollout.GroupPlay, "settle", "tick: settle, Python"),
+    (lanes, "_settle", "tick: settle, kernel"),
+    (lanes.Lanes, "record", "tick: record obs, masks, actions"),
+    (lanes, "_record", "tick: record, kernel"),
+    (lanes.Lanes, "take", "hand over fragments"),
+    (players.PolicyPlayer, "act", "forward: player"),
+    (policy.Policy, "unroll", "forward: policy, the rest"),
+    (encoders.VectorInput, "forward", "forward: obs to float32"),
+    (encoders.MLP, "forward", "forward: encoder but GEMM"),
+    (lstm.LSTM, "forward", "forward: LSTM but GEMM and kernels"),
+    (lstm._Unroll, "forward", "forward: unroll, allocation"),
+    (lstm._Unroll, "backward", "backward: unroll, allocation"),
+    (linear._Linear, "forward", "forward: linear"),
+    (linear._Linear, "backward", "backward: linear, sum of bias"),
+    (linear, "weight_gradient", "backward: GEMM of weights, transposes"),
+    (lstm, "weight_gradient", "backward: GEMM of weights, transposes"),
+    (linear, "matmul_t", "GEMM"),
+    (lstm, "matmul_t", "GEMM"),
+    (lstm_kernels, "forward", "kernel: cell"),
+    (lstm_kernels, "reset", "kernel: reset"),
+    (lstm_kernels, "backward", "kernel: backward"),
+    (heads.CategoricalHead, "sample", "head: sample"),
+    (heads.CategoricalHead, "evaluate", "head: evaluate"),
+    (learner.Learner, "update", "update: the rest"),
+    (learner.Learner, "_prepare", "update: advantages"),
+    (learner.Learner, "_step", "update: step, the rest"),
+    (learner.Learner, "_gradients", "update: sums of the loss"),
+    (learner.Learner, "weights", "update: copy weights out"),
+    (learner.Batch, "lanes", "update: pick lanes"),
+    (losses, "ppo_policy_loss", "loss"),
+    (losses, "value_loss", "loss"),
+    (losses, "kl_estimate", "loss"),
+    (torch.autograd, "grad", "backward: autograd, the rest (head, loss, relu)"),
+    (torch.nn.utils, "clip_grad_norm_", "optimiser: clip"),
+    (torch.optim.Adam, "step", "optimiser: Adam"),
+]
+
+
+class Clock:
+    """Time of nested calls by phase, each call without those within it."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)  # by phase and label
+        self.calls: dict[tuple[str, str], int] = defaultdict(int)
+        self._within = [0.0]  # seconds of the callees of each open call
+
+    def wrap(self, owner: Any, name: str, label: str) -> None:
+        """Time the function `name` of a module or class under this label."""
+        function = owner.__dict__[name]
+        if isinstance(function, staticmethod):
+            setattr(owner, name, staticmethod(self._timed(function.__func__, label)))
+        else:
+            setattr(owner, name, self._timed(function, label))
+
+    def _timed(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self._within.append(0.0)
+            start = time.thread_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent = time.thread_time() - start
+                self.seconds[self.phase, label] += spent - self._within.pop()
+                self.calls[self.phase, label] += 1
+                self._within[-1] += spent
+
+        return timed
+
+    def table(self, phase: str, decisions: int) -> Table:
+        """The phase's parts, the longest first."""
+        shown = Table("", "share", "ns a decision", "calls", "us a call", title=phase, title_justify="left")
+        for column in shown.columns[1:]:
+            column.justify = "right"
+        parts = {label: seconds for (when, label), seconds in self.seconds.items() if when == phase}
+        whole = sum(parts.values())
+        for label, seconds in sorted(parts.items(), key=lambda part: -part[1]):
+            calls = self.calls[phase, label]
+            each = (f"{seconds / whole:.1%}", f"{seconds / decisions * 1e9:,.0f}", f"{calls:,}")
+            shown.add_row(label, *each, f"{seconds / calls * 1e6:,.1f}")
+        shown.add_section()
+        shown.add_row("all", "", f"{whole / decisions * 1e9:,.0f}")
+        return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("--num-games", type=int, default=512)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--past-selves", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    overrides = {"rollout.num_games": options.num_games, "rollout.num_workers": 0}
+    config = configuration.load(options.config, overrides)
+    player, pupil = worker.Worker(config, 0, 1), make_learner(config, "cpu", 1)
+    first = pupil.weights()
+    lineups = mixed(player.env.teams, options.num_games, options.past_selves)
+    clock = Clock()
+    for owner, name, label in PARTS:
+        clock.wrap(owner, name, label)
+    acted = learned = 0
+    for number in range(WARM_UP + options.iterations):
+        if number == WARM_UP:
+            clock.seconds.clear()
+            clock.calls.clear()
+            acted, learned = player.rollout.matches.decisions, pupil.agent_steps
+        weights = pupil.weights()
+        clock.phase = "collect"
+        fragment, _ = player.collect(weights, pupil.version, lineups, lambda name: first)
+        clock.phase = "update"
+        pupil.update([fragment])
+    console = Console(width=110)
+    console.print(clock.table("collect", player.rollout.matches.decisions - acted))
+    console.print(clock.table("update", pupil.agent_steps - learned))
+
+
+def mixed(teams: tuple[int, ...], num_games: int, num_past: int) -> Lineups:
+    """A fifth of the matches against past selves."""
+    table = np.zeros((2 * num_games, len(teams)), np.int32)
+    rows = len(table) // 5 if num_past else 0
+    table[:rows] = past_rows(rows, num_past, 0, np.asarray(teams))
+    names = (MAIN, *(f"{MAIN}-{number:06d}" for number in range(num_past)))
+    return Lineups(names, np.random.default_rng(0).permutation(table))
+
+
+if __name__ == "__main__":
+    main()
