@@ -76,7 +76,7 @@ class ConfigParser(Parser):
 
     def parse(self, argv: Sequence[str]) -> Parsed:
         """Take a command line apart; for --help print it and raise SystemExit(0)."""
-        words, kwargs = _take_kwargs(argv)
+        words, kwargs = take_kwargs(argv)
         defaults = {key: action.default for key, action in self._keys.items()}
         for action in self._keys.values():
             action.default = argparse.SUPPRESS
@@ -117,7 +117,7 @@ def _add(group: Any, key: str, kind: str, description: str) -> argparse.Action:
     return action
 
 
-def _take_kwargs(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+def take_kwargs(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Take out `--env.kwargs.KEY VALUE` and its like, and spell the other options with hyphens."""
     rest, kwargs = [], {}
     words = iter(argv)

@@ -20,7 +20,7 @@ from selfplay.contestants import FORMS, Contestant
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, Evaluation, evaluate, rotations
 from selfplay.human import HumanPlayer, session
-from selfplay.options import Parser, _take_kwargs
+from selfplay.options import Parser, take_kwargs
 from selfplay.recording import Decision, FirstMatch, Recording
 
 DEFAULT_GAMES = 100
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _play(argv: list[str]) -> int:
-    words, overrides = _take_kwargs(argv)
+    words, overrides = take_kwargs(argv)
     options = _parser().parse_args(words)
     if not options.json:
         print(_report(*_played(options, overrides)))

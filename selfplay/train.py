@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from selfplay import checkpoint, engine
-from selfplay.config import Config
+from selfplay.config import Config, check_lanes
 from selfplay.engine import Engine, Learned
 from selfplay.errors import CheckpointError
 from selfplay.league.league import League
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
-from selfplay.worker import Collected, make_game
+from selfplay.worker import Collected, make_bot, make_game, make_policy
 
 LINEUPS_PER_GAME = 2
 """Lineups drawn for each game of an iteration; a rollout that finishes more matches begins again."""
@@ -189,8 +189,19 @@ def _signals(training: Training) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def check(config: Config) -> None:
+    """Refuse what cannot be trained, before anything is written or started."""
+    env = make_game(config, 1)
+    make_game(config, 1, training=True)
+    make_policy(config, env, config.seed)
+    check_lanes(config, len(env.groups[0].seats))
+    for name in config.league.anchors:
+        make_bot(name, env)
+
+
 def run(config: Config, path: Path, resume: bool) -> int:
     """Train in the run directory `path`; returns the exit code."""
+    check(config)
     directory = RunDirectory.open(path) if resume else RunDirectory.create(path, config)
     if resume:
         directory.write_config(config)

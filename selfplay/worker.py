@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ def make_bot(name: str, env: Any) -> BotPlayer:
         return BotPlayer(random_bot(env.groups[0].action_space))
     bot = name.removeprefix(BOT_PREFIX)
     if bot not in env.bots:
-        known = ", ".join([RANDOM, *(BOT_PREFIX + each for each in env.bots)])
-        raise UserError(f"{env.id} has no bot {name!r}; it has {known}")
+        known = [RANDOM, *(BOT_PREFIX + each for each in env.bots)]
+        close = difflib.get_close_matches(name, known, n=1)
+        nearest = f"; nearest: {close[0]}" if close else ""
+        raise UserError(f"{env.id} has no bot {name!r}{nearest}; it has {', '.join(known)}")
     return BotPlayer(env.bots[bot])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from selfplay.config import Config, check_lanes, resolve_num_workers
+from selfplay.config import Config, resolve_num_workers
 from selfplay.errors import UserError
 from selfplay.learner import Learner
 from selfplay.matches import Lineups, MatchResults
@@ -79,7 +79,6 @@ def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine
 def make_learner(config: Config, device: str, num_threads: int) -> Learner:
     """The learner of this configuration, on a device where it will stay."""
     env = make_game(config, 1)
-    check_lanes(config, len(env.groups[0].seats))
     policy = make_policy(config, env, config.seed).to(device)
     anneal_steps = config.ppo.anneal_steps or config.stop.agent_steps
     return Learner(policy, config.ppo, anneal_steps=anneal_steps, seed=config.seed, num_threads=num_threads)

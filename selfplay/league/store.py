@@ -98,8 +98,9 @@ class Store:
             self.weights_directory.mkdir(parents=True, exist_ok=True)
         with self._named_errors():
             # The owner may hand the store to another thread (an actor's); only one uses it at a time.
+            # A reader too opens for writing: it may have to roll back what a killed writer left half done.
             self._db = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
+                f"{self.path.absolute().as_uri()}?mode={'rw' if readonly else 'rwc'}",
                 uri=True,
                 timeout=30,
                 isolation_level=None,
@@ -124,7 +125,9 @@ class Store:
             raise LeagueError(
                 f"{self.path} has table layout {schema}; this version of selfplay reads {SCHEMA}"
             )
-        if not readonly:
+        if readonly:
+            self._db.execute("PRAGMA query_only = ON")
+        else:
             self._db.execute("PRAGMA journal_mode = TRUNCATE")
             self._db.execute("PRAGMA synchronous = FULL")
         self._lineup_of = self._read_lineups()

@@ -144,7 +144,7 @@ def test_help_explains_every_key(capsys):
     assert cli.main(["train", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for key, description, _, _ in config.leaves():
-        option = "--env.kwargs.KEY" if key == "env.kwargs" else f"--{key.replace('_', '-')} "
+        option = f"--{key.replace('_', '-')}.KEY" if key in options.TABLES else f"--{key.replace('_', '-')} "
         assert option in text
         assert description.split(";")[0] in text
     assert "--run-dir DIR" in text
