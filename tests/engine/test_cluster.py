@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from selfplay.engine.cluster import LEARNER, MAX_DEATHS, EngineError, RayEngine
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import UserError
 from selfplay.matches import MAIN, Lineups
+from selfplay.run_directory import RunDirectory
+from selfplay.train import Training
+from selfplay.view import LineView
 
 pytestmark = pytest.mark.ray
 
@@ -250,3 +255,36 @@ def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("selfplay.engine.cluster.ROOM_SECONDS", 0.5)
     with pytest.raises(UserError, match="no room for this run"):
         begin(4)
+
+
+def test_training_goes_on_after_faults(cluster: None, run_dir: Path) -> None:
+    """Worker and learner killed in turn: the metrics have every iteration, and nothing goes back."""
+    config = small(1, **{"stop.iterations": 8, "league.rating_games": 4})
+    run = RunDirectory.create(run_dir, config)
+    told: list[str] = []
+
+    class Note(LineView):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    training = Training(config, run, Note(config.stop, io.StringIO()))
+    engine = training.engine
+    assert isinstance(engine, RayEngine)
+    learn, victims = engine.learn, {2: "rollout worker 0", 4: LEARNER}
+
+    def learn_among_faults() -> Any:
+        if who := victims.get(training.iteration):
+            kill(actor(engine, who))
+        return learn()
+
+    engine.learn = learn_among_faults  # type: ignore[method-assign]
+    training.begin()
+    training.loop()
+    training.save_last()
+    training.close()
+    run.close()
+    assert [who for text in told for who in victims.values() if who in text] == list(victims.values())
+    rows = list(run.metrics())
+    assert [row["iteration"] for row in rows] == list(range(1, 9))
+    assert [row["agent_steps"] for row in rows] == [16 * 2 * 8 * k for k in range(1, 9)]
+    assert all(0 <= row["data/staleness"] <= row["data/staleness_max"] <= 2 for row in rows)
