@@ -34,14 +34,14 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from selfplay.config import Config, check_lanes, resolve_num_workers
+from selfplay.config import Config, resolve_num_workers
 from selfplay.engine import Arrays, Learned, choose_device
 from selfplay.engine.actors import LearnerActor, RolloutActor, State
 from selfplay.errors import UserError
 from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
-from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights, make_game, make_policy
+from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
 
 MAX_DEATHS = 3
 """An actor that dies so often without one update between ends the run."""
@@ -68,9 +68,6 @@ class RayEngine:
 
     def __init__(self, config: Config, fetch: Fetch, notify: Callable[[str], None]) -> None:
         self._config, self._fetch, self._notify = config, fetch, notify
-        env = make_game(config, 1)  # a user's mistake shows before processes start
-        check_lanes(config, len(env.groups[0].seats))
-        make_policy(config, env, config.seed)
         self._started_ray = _connect()
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
