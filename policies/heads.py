@@ -28,12 +28,24 @@ class CategoricalHead:
         self, logits: Tensor, mask: dict[str, Tensor], uniform: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Inverse transform of uniform [R, 1] in [0, 1) -> action [R] int64, its logp [R]."""
+        if logits.device.type == "cpu":
+            return self._sample_on_cpu(logits, mask, uniform)
         log_probs = self.log_probs(logits, mask)
         probs = log_probs.exp()
         # Scaled to the sum as rounded, so that the draw never passes the last legal action.
         cumulative = probs.cumsum(dim=-1)
         action = (cumulative <= uniform * cumulative[..., -1:]).sum(dim=-1)
         return {"": action}, log_probs.gather(-1, action[..., None])[..., 0]
+
+    def _sample_on_cpu(
+        self, logits: Tensor, mask: dict[str, Tensor], uniform: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        from policies import head_kernels
+
+        legal = mask[""] if "" in mask else torch.ones_like(logits, dtype=torch.bool)
+        action, logp = logits.new_empty(len(logits), dtype=torch.int64), logits.new_empty(len(logits))
+        head_kernels.sample(*(x.numpy() for x in (logits, legal, uniform[:, 0], action, logp)))
+        return {"": action}, logp
 
     def best(self, logits: Tensor, mask: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The likeliest action [R] and its logp [R]."""

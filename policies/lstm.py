@@ -11,18 +11,19 @@ from policies.linear import linear, matmul_t, weight_gradient
 
 
 def reference_unroll(
-    input_gates: Tensor, is_first: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """The definition, step by step in plain torch; runs on any device, with autograd's gradients.
 
         (h, c) <- 0 where is_first_t;  i, f, g, o = split(x_t + h W^T)
         c <- sigmoid(f) c + sigmoid(i) tanh(g);  h <- sigmoid(o) tanh(c)
 
-    input_gates [T, N, 4H], is_first [T, N] bool, hidden and cell [N, H], weight [4H, H]
-    -> outputs [T, N, H], hidden [N, H], cell [N, H].
+    input_gates [T, N, 4H], is_first [T, N] bool, state (h, c) [2, N, H], weight [4H, H]
+    -> outputs [T, N, H], state [2, N, H].
     Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
     outputs = []
+    hidden, cell = state
     for gates, first in zip(input_gates, is_first, strict=True):
         hidden = hidden.masked_fill(first[:, None], 0.0)
         cell = cell.masked_fill(first[:, None], 0.0)
@@ -30,35 +31,39 @@ def reference_unroll(
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         outputs.append(hidden)
-    return torch.stack(outputs), hidden, cell
+    return torch.stack(outputs), torch.stack((hidden, cell))
 
 
 class _Unroll(torch.autograd.Function):
-    """`reference_unroll` on a CPU: fused cells, and one GEMM for the weight's gradient over all T."""
+    """`reference_unroll` on a CPU: fused cells, and one GEMM for the weight's gradient over all T.
+
+    It uses input_gates up: the gates' activations take their place.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, input_gates: Tensor, is_first: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
         from policies import lstm_kernels as kernels
 
-        length, lanes, width = *input_gates.shape[:2], hidden.shape[1]
-        hidden_in = hidden.new_empty(length, lanes, width)
+        length, lanes, width = *input_gates.shape[:2], state.shape[2]
+        hidden_in = state.new_empty(length, lanes, width)
         cell_in = torch.empty_like(hidden_in)
         hiddens, cells = torch.empty_like(hidden_in), torch.empty_like(hidden_in)
-        gates = torch.empty_like(input_gates)
-        arrays = [x.numpy() for x in (input_gates, gates, hidden_in, cell_in, hiddens, cells, is_first)]
-        x, g, h_in, c_in, h, c, first = arrays
-        last_h, last_c = hidden.numpy(), cell.numpy()
+        arrays = [x.numpy() for x in (input_gates, hidden_in, cell_in, hiddens, cells, is_first)]
+        g, h_in, c_in, h, c, first = arrays
+        last_h, last_c = state.numpy()
         for t in range(length):
             kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
-            kernels.forward(x[t], matmul_t(hidden_in[t], weight).numpy(), c_in[t], g[t], h[t], c[t])
+            kernels.forward(g[t], matmul_t(hidden_in[t], weight).numpy(), c_in[t], h[t], c[t])
             last_h, last_c = h[t], c[t]
-        ctx.save_for_backward(gates, hidden_in, cell_in, cells, is_first, weight)
-        return hiddens, hiddens[-1].clone(), cells[-1].clone()
+        ctx.save_for_backward(input_gates, hidden_in, cell_in, cells, is_first, weight)
+        last = torch.stack((hiddens[-1], cells[-1]))
+        ctx.mark_non_differentiable(last)
+        return hiddens, last
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor]:
         """Gradients of input_gates and weight; the stored state that enters t = 0 is data."""
         from policies import lstm_kernels as kernels
 
@@ -76,7 +81,7 @@ class _Unroll(torch.autograd.Function):
             kernels.backward(output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t])
             dh, first_next = matmul_t(gate_grad[t], weight_t), first[t]
         flat = gate_grad.reshape(length * lanes, -1)
-        return gate_grad, None, None, None, weight_gradient(flat, hidden_in.reshape(length * lanes, width))
+        return gate_grad, None, None, weight_gradient(flat, hidden_in.reshape(length * lanes, width))
 
 
 class LSTM(nn.Module):
@@ -107,6 +112,6 @@ class LSTM(nn.Module):
             zip(self.input_weight, self.hidden_weight, self.bias, strict=True)
         ):
             gates = linear(x.reshape(length * lanes, -1), w_in, bias).reshape(length, lanes, -1)
-            x, hidden, cell = unroll(gates, is_first, state[layer, 0], state[layer, 1], w_hid)
-            states.append(torch.stack((hidden, cell)))
-        return x, torch.stack(states)
+            x, last = unroll(gates, is_first, state[layer], w_hid)
+            states.append(last)
+        return x, states[0][None] if len(states) == 1 else torch.stack(states)

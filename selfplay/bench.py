@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from selfplay import config as configuration
-from selfplay.config import Config, StopConfig, resolve_num_workers
+from selfplay.config import Config, StopConfig, num_cores, resolve_num_workers
 from selfplay.errors import UserError
 from selfplay.options import ConfigParser
 
@@ -107,7 +106,7 @@ def bench(config: Config, seconds: float) -> Report:
     """Train in a temporary run directory, measure that for about so many seconds, then the floor."""
     from selfplay import floor
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     num_workers = resolve_num_workers(config)
     measured = measure(config, seconds)
     _say("measuring the floor")

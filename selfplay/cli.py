@@ -38,6 +38,8 @@ RESUMABLE = ("stop.", "checkpoint.", "device")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for python:PACKAGE.MODULE:FACTORY, as `python -m` has it
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE, end="")

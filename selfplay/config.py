@@ -270,8 +270,12 @@ def resolve_num_workers(config: Config) -> int:
     workers = config.rollout.num_workers
     if isinstance(workers, int):
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(n for n in range(1, cores + 1) if config.rollout.num_games % n == 0)
+    return max(n for n in range(1, num_cores() + 1) if config.rollout.num_games % n == 0)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_lanes(config: Config, num_seats: int) -> None:

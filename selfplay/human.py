@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from envs.vector import Tree, VectorEnv
@@ -42,7 +41,7 @@ class HumanPlayer:
         self._whose = whose
 
     def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
         """Ask once for each row: obs leaves [R, ...], mask leaves [R, n] -> action "" [R] int64."""
         legal = mask.get("")

@@ -40,6 +40,8 @@ def _record(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Close each row's decision before this one and open this one; place [K] gets its flat [T * C] index.
 
+    False where there is no column left to open it in.
+
     scalars: logp, value, reward, next_value [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
     """
     length, columns = versions.shape
@@ -54,6 +56,8 @@ def _record(  # type: ignore[no-untyped-def]
         if column < 0:
             if first[k] and count[PARTIAL] > 0:
                 column = _pop(queue, head, count, PARTIAL)
+            elif count[FREE] == 0:
+                return False
             else:
                 column = _pop(queue, head, count, FREE)
                 cursor[column] = 0
@@ -75,6 +79,7 @@ def _record(  # type: ignore[no-untyped-def]
         flags[1, t, column] = False
         flags[2, t, column] = False
         versions[t, column] = version
+    return True
 
 
 @numba.njit(**_JIT)
@@ -162,13 +167,14 @@ class Lanes:
     ) -> None:
         """Decisions of K rows: leaves [K, ...], logp and value [K], state [L, S, K, H] that entered them."""
         place = np.empty(len(rows), np.int64)
-        _record(
+        stored = _record(
             rows, is_first, logp, value, version, state, self.held, self.cursor, self.queue, self.head,
             self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
         )  # fmt: skip
-        for stored, given in ((self.obs, obs), (self.mask, mask), (self.action, action)):
+        assert stored, "batches are taken more slowly than lanes fill"
+        for kept, given in ((self.obs, obs), (self.mask, mask), (self.action, action)):
             for path, leaf in given.items():
-                target = stored[path]
+                target = kept[path]
                 target.reshape(-1, *target.shape[2:])[place] = leaf
 
     def settle(

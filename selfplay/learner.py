@@ -71,9 +71,8 @@ class Learner:
         self.anneal_steps = anneal_steps
         self.device = next(policy.parameters()).device
         self.params = list(policy.parameters())
-        self.adam = torch.optim.Adam(
-            self.params, lr=config.lr, eps=ADAM_EPS, fused=self.device.type == "cuda"
-        )
+        self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=ADAM_EPS, fused=True)
+        self.grads = [torch.empty_like(param, requires_grad=False) for param in self.params]
         self.second_moment = SecondMoment.zeros(self.params)
         self.magnet: Policy | None = copy.deepcopy(policy) if config.magnet_coef else None
         self.reward_scale = RewardScale().to(self.device)
@@ -82,7 +81,9 @@ class Learner:
         self.version = 0
         self.agent_steps = 0
         self.num_shards = num_threads if self.device.type == "cpu" else 1
-        self.pool = ThreadPoolExecutor(self.num_shards) if self.num_shards > 1 else None
+        # One torch thread each: the shards are the parallelism.
+        threads = ThreadPoolExecutor(self.num_shards, initializer=torch.set_num_threads, initargs=(1,))
+        self.pool = threads if self.num_shards > 1 else None
 
     def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
@@ -100,13 +101,16 @@ class Learner:
         for group in self.adam.param_groups:
             group["lr"] = lr
 
-        batch, explained_variance = self._prepare(fragment)
+        reward = torch.as_tensor(fragment.reward, device=self.device)
+        if config.normalize_reward:
+            reward = self.reward_scale.scale(reward)
+        batch, explained_variance = self._prepare(fragment, reward)
         self._count_targets(batch.target)
         totals: dict[str, float] = {}
         updates = 0
         for _ in range(config.epochs):
             if config.advantage == "vtrace" and updates:
-                batch, _ = self._prepare(fragment)
+                batch, _ = self._prepare(fragment, reward)
             order = torch.from_numpy(self.generator.permutation(fragment.num_lanes)).to(self.device)
             for lanes in order.chunk(config.num_minibatches):
                 for name, value in self._step(batch, lanes, entropy_coef).items():
@@ -126,8 +130,11 @@ class Learner:
         }
         return Update(self.version, self.agent_steps, self.weights(), metrics)
 
-    def _prepare(self, fragment: Fragment) -> tuple[Batch, float]:
-        """Fragment -> tensors with advantages and value targets, and the value's explained variance."""
+    def _prepare(self, fragment: Fragment, reward: Tensor) -> tuple[Batch, float]:
+        """Tensors with advantages and value targets, and the value's explained variance.
+
+        reward [T, N]: the fragment's, in the units of the value.
+        """
         config = self.config
 
         def tensor(array: np.ndarray) -> Tensor:
@@ -137,15 +144,11 @@ class Learner:
         def tensors(tree: Mapping[str, np.ndarray]) -> Leaves:
             return {path: tensor(leaf) for path, leaf in tree.items()}
 
-        reward, value, next_value = (
-            tensor(x) for x in (fragment.reward, fragment.value, fragment.next_value)
-        )
+        value, next_value = tensor(fragment.value), tensor(fragment.next_value)
         terminated, truncated = tensor(fragment.terminated), tensor(fragment.truncated)
         obs, mask, action = tensors(fragment.obs), tensors(fragment.mask), tensors(fragment.action)
         is_first, state = tensor(fragment.is_first), tensor(fragment.initial_state)
         logp = tensor(fragment.logp)
-        if config.normalize_reward:
-            reward = self.reward_scale.scale(reward)
         endings = (reward, value, next_value, terminated, truncated)
         gamma, lam = config.gamma, config.gae_lambda
         if config.advantage == "vtrace":
@@ -185,7 +188,8 @@ class Learner:
         run = self.pool.map if self.pool else map
         results = list(run(lambda shard: self._gradients(batch.lanes(shard), entropy_coef), shards))
         for k, param in enumerate(self.params):
-            grad = results[0][0][k] * share[0]
+            # Into memory laid out as the parameter's: fused Adam takes that for granted.
+            grad = torch.mul(results[0][0][k], share[0], out=self.grads[k])
             for weight, (grads, _) in zip(share[1:], results[1:], strict=True):
                 grad.add_(grads[k], alpha=weight)
             param.grad = grad

@@ -19,7 +19,7 @@ class Decision(NamedTuple):
     action: Tree  # leaf -> [R, ...]
     logp: np.ndarray | None  # [R]; None for players that are not learned from
     value: np.ndarray | None  # [R]
-    state: torch.Tensor  # [L, S, R, H] after the decision
+    state: np.ndarray  # [L, S, R, H] after the decision
 
 
 class Player(Protocol):
@@ -28,7 +28,7 @@ class Player(Protocol):
     state_shape: tuple[int, int, int]
 
     def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
         """obs leaves [R, ...], mask leaves [R, n], is_first [R], state [L, S, R, H] entering."""
         ...
@@ -44,23 +44,23 @@ class PolicyPlayer:
 
     @torch.inference_mode()
     def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
-        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), state)
+        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
         head, legal = self.policy.head, _tensors(mask)
         if self.greedy:
             action, logp = head.best(out.logits, legal)
         else:
             uniform = rng.random((len(is_first), head.num_uniforms), dtype=np.float32)
             action, logp = head.sample(out.logits, legal, torch.from_numpy(uniform))
-        return Decision(
-            {path: leaf.numpy() for path, leaf in action.items()}, logp.numpy(), out.value.numpy(), out.state
-        )
+        actions = {path: leaf.numpy() for path, leaf in action.items()}
+        return Decision(actions, logp.numpy(), out.value.numpy(), out.state.numpy())
 
     @torch.inference_mode()
-    def value(self, obs: Tree, is_first: np.ndarray, state: torch.Tensor) -> np.ndarray:
+    def value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Value [R] of views in which nothing more is decided (a match was cut off there)."""
-        return self.policy.step(_tensors(obs), torch.from_numpy(is_first), state).value.numpy()
+        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
+        return out.value.numpy()
 
 
 class BotPlayer:
@@ -72,7 +72,7 @@ class BotPlayer:
         self.bot = bot
 
     def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: torch.Tensor, rng: np.random.Generator
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
         return Decision(self.bot(obs, mask, rng), None, None, state)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
@@ -139,7 +140,7 @@ class Matches:
         for k, play in enumerate(self.groups):
             arrays[f"group{k}:is_first"] = play.is_first.copy()
             for shape, state in play.states.items():
-                arrays[f"group{k}:state:{','.join(map(str, shape))}"] = state.numpy().copy()
+                arrays[f"group{k}:state:{','.join(map(str, shape))}"] = state.copy()
         env = self.env.state()
         arrays |= {f"env:{name}": array for name, array in (env or {}).items()}
         return arrays, {
@@ -158,18 +159,36 @@ class Matches:
         self.decisions = meta["decisions"]
         self.ids = dict(meta["ids"])
         self.players = {name: players[name] for name in self.ids}
-        self.table, self.next_lineup = arrays["table"], meta["next_lineup"]
+        self.table, self.next_lineup = arrays["table"].copy(), meta["next_lineup"]
         if not meta["env_has_state"]:
             return False
         for name in _MATCH_ARRAYS:
-            setattr(self, name, arrays[name])
+            setattr(self, name, arrays[name].copy())
         for k, play in enumerate(self.groups):
             play.is_first[:] = arrays[f"group{k}:is_first"]
             for name, state in _part(arrays, f"group{k}:state:").items():
                 layers, vectors, units = map(int, name.split(","))
-                play.states[layers, vectors, units] = torch.from_numpy(state.copy())
+                play.states[layers, vectors, units] = state.copy()
         self.env.set_state(_part(arrays, "env:"))
         return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(stored, rows, state):  # type: ignore[no-untyped-def]
+    """state [L, S, K, H] = stored [L, S, R, H] at these rows [K]."""
+    for layer in range(stored.shape[0]):
+        for vector in range(stored.shape[1]):
+            for k in range(rows.shape[0]):
+                state[layer, vector, k, :] = stored[layer, vector, rows[k], :]
+
+
+@numba.njit(nogil=True, cache=True)
+def _scatter(state, rows, stored):  # type: ignore[no-untyped-def]
+    """stored [L, S, R, H] at these rows [K] = state [L, S, K, H]."""
+    for layer in range(stored.shape[0]):
+        for vector in range(stored.shape[1]):
+            for k in range(rows.shape[0]):
+                stored[layer, vector, rows[k], :] = state[layer, vector, k, :]
 
 
 class GroupPlay:
@@ -180,7 +199,7 @@ class GroupPlay:
         self.seats = np.asarray(group.seats)
         self.rows = games * len(group.seats)
         self.is_first = np.ones(self.rows, bool)
-        self.states: dict[tuple[int, int, int], torch.Tensor] = {}  # shape (L, S, H) -> [L, S, R, H]
+        self.states: dict[tuple[int, int, int], np.ndarray] = {}  # shape (L, S, H) -> [L, S, R, H]
         self.action: Tree = _empty_actions(group, games)
 
     def act(
@@ -202,10 +221,10 @@ class GroupPlay:
             obs, mask = self._views(rows)
             is_first = self.is_first[rows]
             stored = self.state_of(player)
-            index = torch.from_numpy(rows)
-            state = stored.index_select(2, index)
+            state = np.empty((*stored.shape[:2], len(rows), stored.shape[3]), np.float32)
+            _gather(stored, rows, state)
             decision = player.act(obs, mask, is_first, state, rng)
-            stored.index_copy_(2, index, decision.state)
+            _scatter(decision.state, rows, stored)
             for path, leaf in decision.action.items():
                 target = self.action[path]
                 target.reshape(self.rows, *target.shape[2:])[rows] = leaf
@@ -213,7 +232,7 @@ class GroupPlay:
                 assert decision.logp is not None
                 assert decision.value is not None
                 lanes.record(
-                    rows, is_first, state.numpy(), obs, mask, decision.action, decision.logp, decision.value,
+                    rows, is_first, state, obs, mask, decision.action, decision.logp, decision.value,
                     version,
                 )  # fmt: skip
         self.is_first[acting] = False
@@ -225,23 +244,23 @@ class GroupPlay:
         if cut.any():
             rows = np.flatnonzero(cut)
             assert isinstance(main, PolicyPlayer)
-            state = self.state_of(main).index_select(2, torch.from_numpy(rows))
+            state = self.state_of(main)[:, :, rows]
             final_value[rows] = main.value(self._views(rows)[0], self.is_first[rows], state)
         lanes.settle(env.reward, env.terminated, env.truncated, final_value)
 
     def _views(self, rows: np.ndarray) -> tuple[Tree, Tree]:
         """Observation and mask leaves of these rows, copied: [R, S, ...] -> [K, ...]."""
         obs, mask = (
-            {path: leaf.reshape(self.rows, *leaf.shape[2:])[rows] for path, leaf in tree.items()}
+            {path: leaf.reshape(self.rows, *leaf.shape[2:]).take(rows, axis=0) for path, leaf in tree.items()}
             for tree in (self.group.obs, self.group.mask)
         )
         return obs, mask
 
-    def state_of(self, player: Player) -> torch.Tensor:
+    def state_of(self, player: Player) -> np.ndarray:
         """States [L, S, R, H] of all rows for players of this one's shape."""
         shape = player.state_shape
         if shape not in self.states:
-            self.states[shape] = torch.zeros(*shape[:2], self.rows, shape[2])
+            self.states[shape] = np.zeros((*shape[:2], self.rows, shape[2]), np.float32)
         return self.states[shape]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the environment of a job's entry point
 
 
 class RunDirectory:
@@ -121,13 +122,17 @@ class RunDirectory:
 
 
 def default_path(name: str) -> Path:
-    """A folder of runs/ that does not exist yet, named after a configuration or a game."""
+    """A folder of runs/ that does not exist yet, named after a configuration or a game.
+
+    runs/ is here, but for a Ray job, whose working directory is a copy that goes away: there in the home.
+    """
+    runs = Path.home() / "runs" if RAY_JOB in os.environ else Path("runs")
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path("runs") / f"{stem}-{now}"
+    path = runs / f"{stem}-{now}"
     number = 2
     while path.exists():
-        path = Path("runs") / f"{stem}-{now}-{number}"
+        path = runs / f"{stem}-{now}-{number}"
         number += 1
     return path
 

@@ -27,18 +27,26 @@ LINEUPS_PER_GAME = 2
 CALIBRATION, RATING = 1, 2  # what the seeds of matches beside training begin with
 
 
+class Interruption:
+    """The signal that asks a run to end, once there is one."""
+
+    number: int | None = None
+
+
 class Training:
     """One run, from its start or from a checkpoint, until it is to stop."""
 
-    def __init__(self, config: Config, run: RunDirectory, view: View) -> None:
+    def __init__(
+        self, config: Config, run: RunDirectory, view: View, interruption: Interruption | None = None
+    ) -> None:
         self.config, self.run, self.view = config, run, view
+        self._interruption = interruption or Interruption()
         teams = make_game(config, 1).teams
         self.league = League.open(run.league, config.league, teams, config.seed)
         self.engine: Engine = engine.start(config, self.league.weights, view.message)
         self.iteration = 0
         self.agent_steps = 0
         self.seconds = 0.0
-        self.signal: int | None = None
         self._unchecked = True
         self._saved_iteration = -1
         self._saved_seconds = 0.0
@@ -133,7 +141,7 @@ class Training:
     def _finished(self) -> bool:
         stop = self.config.stop
         return (
-            self.signal is not None
+            self._interruption.number is not None
             or (stop.iterations is not None and self.iteration >= stop.iterations)
             or (stop.agent_steps is not None and self.agent_steps >= stop.agent_steps)
             or (stop.seconds is not None and self.seconds >= stop.seconds)
@@ -171,19 +179,20 @@ class Training:
 
 
 @contextmanager
-def _signals(training: Training) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run after this iteration; a second Ctrl-C at once."""
+def _signals(view: View) -> Iterator[Interruption]:
+    """The first Ctrl-C or SIGTERM ends the run after this iteration; a second one at once."""
+    interruption = Interruption()
 
     def stop(number: int, frame: Any) -> None:
-        if training.signal is not None:
+        if interruption.number is not None:
             raise KeyboardInterrupt
-        training.signal = number
-        training.view.message(f"{signal.Signals(number).name}: saving a checkpoint, then ending")
+        interruption.number = number
+        view.message(f"{signal.Signals(number).name}: saving a checkpoint, then ending")
 
     handled = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, stop) for number in handled]
     try:
-        yield
+        yield interruption
     finally:
         for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)
@@ -208,15 +217,15 @@ def run(config: Config, path: Path, resume: bool) -> int:
     view = choose(directory.path, config.stop)
     view.message(f"run directory: {directory.path.resolve()}")
     try:
-        training = Training(config, directory, view)
-        with _signals(training):
+        with _signals(view) as interruption:
+            training = Training(config, directory, view, interruption)
             try:
                 training.resume() if resume else training.begin()
                 training.loop()
                 training.save_last()
             finally:
                 training.close()
-        return 0 if training.signal is None else 128 + training.signal
+        return 0 if interruption.number is None else 128 + interruption.number
     finally:
         directory.close()
         view.close()

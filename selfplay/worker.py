@@ -19,6 +19,7 @@ from selfplay.config import Config
 from selfplay.errors import UserError
 from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
+from selfplay.memory import keep_freed_memory
 from selfplay.players import BotPlayer, Player, PolicyPlayer
 from selfplay.rollout import Matches, Rollout, load_weights
 
@@ -98,6 +99,7 @@ class Worker:
     def __init__(self, config: Config, index: int, num_workers: int) -> None:
         # One thread each: the cores are shared out by workers, not inside them.
         torch.set_num_threads(1)
+        keep_freed_memory()
         self.config, self.index = config, index
         self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
         self._open(0)

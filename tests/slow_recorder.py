@@ -27,7 +27,7 @@ class Noted:
     seat: int
     obs: Tree
     mask: Tree
-    entering: torch.Tensor  # [L, S, H] state that the player was given
+    entering: np.ndarray  # [L, S, H] state that the player was given
     is_first: bool
     decision: Decision  # of this row alone
     version: int
@@ -102,7 +102,7 @@ class SpyEnv:
         """The value of the view at which the seat was cut off, alone."""
         obs = {p: torch.from_numpy(leaf[game, seat][None].copy()) for p, leaf in self.groups[0].obs.items()}
         with torch.no_grad():
-            state = last.decision.state[:, :, None]
+            state = torch.from_numpy(last.decision.state[:, :, None])
             return float(self.main.policy.step(obs, torch.zeros(1, dtype=torch.bool), state).value)
 
 
@@ -133,11 +133,11 @@ class SpyPlayer:
         match = self.env.playing[game]
         before = match.seats[seat][-1] if match.seats[seat] else None
         assert bool(is_first[k]) == (before is None), "is_first is not the match's first decision"
-        entering = state[:, :, k].clone()
+        entering = state[:, :, k].copy()
         if before is not None:
             ended = before.terminated or before.truncated
             assert not ended, "a seat acts after its end"
-            assert torch.equal(entering, before.decision.state), "the state moved between two decisions"
+            assert np.array_equal(entering, before.decision.state), "the state moved between two decisions"
         noted = Noted(
             match,
             seat,
@@ -149,7 +149,7 @@ class SpyPlayer:
                 {path: leaf[k].copy() for path, leaf in decision.action.items()},
                 None if decision.logp is None else decision.logp[k],
                 None if decision.value is None else decision.value[k],
-                decision.state[:, :, k].clone(),
+                decision.state[:, :, k].copy(),
             ),
             self.rollout.version,
         )
@@ -224,9 +224,11 @@ class Recorder:
                 assert not noted.handed, "a decision is handed over twice"
                 noted.handed = True
                 if before is None:
-                    wanted = torch.zeros_like(noted.entering) if noted.is_first else noted.entering
-                    state = torch.from_numpy(fragment.initial_state[:, :, n])
-                    assert torch.equal(state, wanted), "initial_state is not what entered the first decision"
+                    wanted = np.zeros_like(noted.entering) if noted.is_first else noted.entering
+                    state = fragment.initial_state[:, :, n]
+                    assert np.array_equal(state, wanted), (
+                        "initial_state is not what entered the first decision"
+                    )
                 elif before.terminated or before.truncated:
                     assert noted.is_first, "after an ending comes the middle of a match"
                 else:

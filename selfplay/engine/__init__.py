@@ -12,6 +12,7 @@ from selfplay.config import Config, resolve_num_workers
 from selfplay.errors import UserError
 from selfplay.learner import Learner
 from selfplay.matches import Lineups, MatchResults
+from selfplay.memory import keep_freed_memory
 from selfplay.replay import ReplayDifference
 from selfplay.worker import Collected, Fetch, make_game, make_policy
 
@@ -78,6 +79,8 @@ def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine
 
 def make_learner(config: Config, device: str, num_threads: int) -> Learner:
     """The learner of this configuration, on a device where it will stay."""
+    keep_freed_memory()
+    torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
     env = make_game(config, 1)
     policy = make_policy(config, env, config.seed).to(device)
     anneal_steps = config.ppo.anneal_steps or config.stop.agent_steps

@@ -6,7 +6,6 @@ error, with its own type and traceback, and never the death of an actor.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from selfplay.config import Config
+from selfplay.config import Config, num_cores
 from selfplay.engine import Learned, make_learner
 from selfplay.fragments import Fragment
 from selfplay.learner import Learner
@@ -79,7 +78,7 @@ class LearnerActor:
         torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
         # Fragments lie in the object store and are read-only; the learner does not write to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        self._learner = make_learner(config, device, os.cpu_count() or 1)
+        self._learner = make_learner(config, device, num_cores())
         if state is not None:
             self._learner.set_state(*state)
 

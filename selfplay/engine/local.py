@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from selfplay.config import Config
+from selfplay.config import Config, num_cores
 from selfplay.engine import Arrays, Learned, choose_device, cuda_here, make_learner
 from selfplay.fragments import Fragment
 from selfplay.matches import Lineups, MatchResults
@@ -24,7 +23,7 @@ class LocalEngine:
     def __init__(self, config: Config, fetch: Fetch) -> None:
         self._fetch = fetch
         self._worker = Worker(config, 0, 1)
-        self._learner = make_learner(config, choose_device(config, cuda_here()), os.cpu_count() or 1)
+        self._learner = make_learner(config, choose_device(config, cuda_here()), num_cores())
         self._published = self._learner.weights()
         self._fragment: Fragment | None = None
 

@@ -15,22 +15,22 @@ SIZES = [(1, 1, 1), (2, 3, 5), (7, 5, 16), (16, 9, 33), (3, 64, 17), (5, 2, 128)
 
 
 def draw(length, lanes, width, seed=0, scale=1.0, first=0.3):
-    """input_gates, is_first, hidden, cell, weight"""
+    """input_gates, is_first, state, weight"""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator) * scale
 
     is_first = torch.rand(length, lanes, generator=generator) < first
-    gates, hidden, cell = normal(length, lanes, 4 * width), normal(lanes, width), normal(lanes, width)
-    return gates, is_first, hidden, cell, normal(4 * width, width) / math.sqrt(width)
+    gates, state = normal(length, lanes, 4 * width), normal(2, lanes, width)
+    return gates, is_first, state, normal(4 * width, width) / math.sqrt(width)
 
 
-def gradients(unroll, gates, is_first, hidden, cell, weight, output_grad):
+def gradients(unroll, gates, is_first, state, weight, output_grad):
     gates, weight = gates.clone().requires_grad_(), weight.clone().requires_grad_()
-    outputs, last_hidden, last_cell = unroll(gates, is_first, hidden, cell, weight)
+    outputs, last = unroll(gates, is_first, state, weight)
     grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight))
-    return [x.detach() for x in (outputs, last_hidden, last_cell, *grads)]
+    return [x.detach() for x in (outputs, *last, *grads)]
 
 
 @pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
@@ -76,16 +76,16 @@ def test_one_step_hand_worked():
     # h = .5 tanh(.380797) = .181700. The state before, which would be 7, must not matter.
     gates = torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     first = torch.ones(1, 1, dtype=torch.bool)
-    seven = torch.full((1, 1), 7.0)
+    seven = torch.full((2, 1, 1), 7.0)
     for unroll in (reference_unroll, lstm._Unroll.apply):
-        out, hidden, cell = unroll(gates, first, seven, seven, torch.ones(4, 1))
+        out, (hidden, cell) = unroll(gates.clone(), first, seven, torch.ones(4, 1))
         assert out.item() == hidden.item() == pytest.approx(0.1817002, abs=1e-6)
         assert cell.item() == pytest.approx(0.3807971, abs=1e-6)
     # Not first: every gate gets h W = 7: c = s(7) 7 + s(7) tanh 8 = 7.992708 , h = s(7) tanh c = .999089
     s = 1 / (1 + math.exp(-7))
     wanted = s * 7 + s * math.tanh(8)
     for unroll in (reference_unroll, lstm._Unroll.apply):
-        out, _, cell = unroll(gates, ~first, seven, seven, torch.ones(4, 1))
+        out, (_, cell) = unroll(gates.clone(), ~first, seven, torch.ones(4, 1))
         assert cell.item() == pytest.approx(wanted, abs=1e-5)
         assert out.item() == pytest.approx(s * math.tanh(wanted), abs=1e-6)
 
@@ -188,11 +188,11 @@ def test_the_kernels_tanh_and_sigmoid():
     x = np.linspace(-30, 30, 60_001, dtype=np.float32)[:, None]
     lanes = len(x)
     zeros = np.zeros((lanes, 4), np.float32)
-    inputs = zeros.copy()
-    inputs[:, :1] = x  # i = sigmoid(x)
-    inputs[:, 2:3] = x  # g = tanh(x)
-    gates, hidden, cell = np.empty_like(inputs), np.empty_like(x), np.empty_like(x)
-    lstm_kernels.forward(inputs, zeros, np.zeros_like(x), gates, hidden, cell)
+    gates = zeros.copy()
+    gates[:, :1] = x  # i = sigmoid(x)
+    gates[:, 2:3] = x  # g = tanh(x)
+    hidden, cell = np.empty_like(x), np.empty_like(x)
+    lstm_kernels.forward(gates, zeros, np.zeros_like(x), hidden, cell)
     exact = x.astype(np.float64)
     assert np.abs(gates[:, 2:3] - np.tanh(exact)).max() < 5e-7
     assert np.abs(gates[:, :1] - 1 / (1 + np.exp(-exact))).max() < 5e-7

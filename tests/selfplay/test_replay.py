@@ -231,9 +231,9 @@ def reset_late_while_acting():
             self.late = np.zeros_like(self.is_first)
         acting = np.flatnonzero(to_act[:, self.seats])
         first = self.is_first.copy()
-        self.state_zero = torch.from_numpy(np.flatnonzero(self.late))
+        late = np.flatnonzero(self.late)
         for stored in self.states.values():
-            stored.index_fill_(2, self.state_zero, 0.0)
+            stored[:, :, late] = 0.0
         self.late[acting] = first[acting]
         original(self, to_act, *rest)
 
@@ -261,7 +261,7 @@ def initial_state_of_after_the_step():
         return last["state"]
 
     def late(self, rows, is_first, state, obs, mask, action, logp, value, version):
-        after = last["state"].state.numpy()
+        after = last["state"].state
         record(self, rows, is_first, after, obs, mask, action, logp, value, version)
 
     return [(PolicyPlayer, "act", remember), (Lanes, "record", late)]
