@@ -104,8 +104,8 @@ def test_what_was_taken_is_a_copy():
     for number in range(2, 9):
         decide(lanes, (0, number, True), (1, number, True))
         settle(lanes, terminated=(1, 1))
-    while lanes.ready:
-        lanes.take()
+        while lanes.ready:
+            lanes.take()
     assert f.value.item() == f.obs[""].item() == 1
 
 

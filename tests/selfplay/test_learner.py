@@ -352,7 +352,8 @@ def test_vtrace_weighs_stale_data_down():
     fragment.logp[:] += 2.0  # the policy that acted took these actions e^2 times as often
     learner = make_learner(policy, advantage="vtrace", normalize_advantage=False)
     batch, _ = learner._prepare(fragment, torch.as_tensor(fragment.reward))
-    fresh = make_learner(policy, normalize_advantage=False)._prepare(fragment)[0]
+    fresh_learner = make_learner(policy, normalize_advantage=False)
+    fresh = fresh_learner._prepare(fragment, torch.as_tensor(fragment.reward))[0]
     assert batch.advantage.abs().mean() < 0.3 * fresh.advantage.abs().mean()
     # The ratio of the first step is taken against the present policy, so nothing is clipped.
     assert learner._step(batch, torch.arange(16), 0.0)["loss/clip_fraction"] == 0
