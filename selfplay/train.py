@@ -17,6 +17,7 @@ from selfplay.config import Config, check_lanes
 from selfplay.engine import Engine, Learned
 from selfplay.errors import CheckpointError
 from selfplay.league.league import League
+from selfplay.matches import MAIN
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
 from selfplay.worker import Collected, make_bot, make_game, make_policy
@@ -174,8 +175,16 @@ class Training:
         if len(lengths):
             metrics["match/length"] = float(lengths.mean())
             metrics["match/finished"] = len(lengths)
+            metrics["match/return"] = float(np.concatenate(list(map(_main_returns, collected))).mean())
         self.run.append(metrics)
         self.view.update(metrics)
+
+
+def _main_returns(collected: Collected) -> np.ndarray:
+    """Returns of the seats that the learning player held, in the matches that ended."""
+    results = collected.results
+    seated = np.array([name == MAIN for name in results.players], bool)[results.lineup]
+    return results.returns[seated]
 
 
 @contextmanager
