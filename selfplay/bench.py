@@ -105,7 +105,9 @@ def main(argv: Sequence[str]) -> int:
 def bench(config: Config, seconds: float) -> Report:
     """Train in a temporary run directory, measure that for about so many seconds, then the floor."""
     from selfplay import floor
+    from selfplay.train import check
 
+    check(config)
     cores = num_cores()
     num_workers = resolve_num_workers(config)
     measured = measure(config, seconds)

@@ -32,14 +32,12 @@ commands:
 `selfplay COMMAND --help` explains each.
 """
 
-RESUMABLE = ("stop.", "checkpoint.", "device")
-"""Keys that a resumed run may change: they do not change what it learns."""
+RESUMABLE = ("stop.", "checkpoint.", "device", "rollout.num_workers")
+"""Keys that a resumed run may change: where and how long it learns, not what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for python:PACKAGE.MODULE:FACTORY, as `python -m` has it
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE, end="")
@@ -54,6 +52,8 @@ def train_command(argv: Sequence[str]) -> int:
 
 def guarded(function: Callable[..., int], *arguments: Any) -> int:
     """The exit code of a command: a mistake of the user is one message and 2, a fault of ours 1."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for python:PACKAGE.MODULE:FACTORY, as `python -m` has it
     try:
         return function(*arguments)
     except SystemExit as stop:  # argparse's way to end after --help
@@ -64,26 +64,12 @@ def guarded(function: Callable[..., int], *arguments: Any) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not _is_mistake(error):
+        if not isinstance(error, UserError):
             traceback.print_exc()
             return 1
-        for line in _message(error).splitlines():
+        for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-
-
-def _is_mistake(error: Exception) -> bool:
-    if isinstance(error, UserError):
-        return True
-    if isinstance(error, FileNotFoundError):
-        return error.filename is not None
-    from envs.vector import GameError
-
-    return isinstance(error, GameError)
-
-
-def _message(error: Exception) -> str:
-    return f"no file {error.filename}" if isinstance(error, FileNotFoundError) else str(error)
 
 
 def _dispatch(command: str, argv: list[str]) -> int:
@@ -149,7 +135,7 @@ def _resumed(parsed: Parsed) -> tuple[Config, Path]:
         if not key.startswith(RESUMABLE):
             raise UserError(
                 f"--{key.replace('_', '-')} cannot change in a run that goes on; "
-                "these can: --stop.*, --checkpoint.*, --device"
+                "these can: --stop.*, --checkpoint.*, --device, --rollout.num-workers"
             )
     run = RunDirectory.open(parsed.options.resume)
     return configuration.load(run.path / run_directory.CONFIG, parsed.overrides), run.path
@@ -166,5 +152,5 @@ def _envs(argv: list[str]) -> int:
         print(json.dumps({"games": names}))
         return 0
     print("\n".join(names))
-    print("pettingzoo:MODULE, openspiel:GAME(PARAMS), gymnasium:ID, python:PACKAGE.MODULE:FACTORY")
+    print("python:PACKAGE.MODULE:FACTORY")
     return 0

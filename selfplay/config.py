@@ -47,8 +47,7 @@ class EnvConfig(_Section):
     """The game."""
 
     id: Annotated[str, Field(min_length=1)] = Field(
-        description="game: a native name, pettingzoo:MODULE, openspiel:GAME(PARAMS), gymnasium:ID "
-        "or python:PACKAGE.MODULE:FACTORY"
+        description="game: a native name (`selfplay envs` lists them) or python:PACKAGE.MODULE:FACTORY"
     )
     kwargs: dict[str, Any] = Field(default={}, description="arguments of the game's constructor")
     train_kwargs: dict[str, Any] = Field(
@@ -96,7 +95,9 @@ class PPOConfig(_Section):
 
     gamma: Unit = Field(default=0.99, description="discount per decision")
     gae_lambda: Unit = Field(default=0.95, description="lambda of generalised advantage estimation")
-    clip: Positive = Field(default=0.2, description="PPO clips the probability ratio to 1 ± this")
+    clip: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="PPO clips the probability ratio to 1 ± this"
+    )
     dual_clip: Annotated[Annotated[float, Field(gt=1)] | None, BeforeValidator(_none)] = Field(
         default=3.0, description="bound of the ratio where the advantage is negative; none: off"
     )
@@ -111,7 +112,7 @@ class PPOConfig(_Section):
     anneal_steps: OptionalCount = Field(
         default=None,
         description="agent steps over which lr and entropy go linearly from first to final; "
-        "none: stop.agent_steps, and constant without it",
+        "none: as long as the run is set to take when it begins, constant if that is open",
     )
     value_coef: NonNegative = Field(default=0.5, description="weight of the value loss")
     max_grad_norm: OptionalPositive = Field(

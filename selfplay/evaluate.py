@@ -95,7 +95,7 @@ def score_interval(mean: float, games: int) -> tuple[float, float]:
     z2 = Z95**2 / games
     centre = (mean + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / games + z2 / (4 * games))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return (0.0 if mean == 0 else max(centre - half, 0.0)), (1.0 if mean == 1 else min(centre + half, 1.0))
 
 
 def elo_difference(mean: float, games: int) -> float:

@@ -64,7 +64,13 @@ class Learner:
     """Owns the policy that learns, its optimiser and its normalisers."""
 
     def __init__(
-        self, policy: Policy, config: PPOConfig, *, anneal_steps: int | None, seed: int, num_threads: int = 1
+        self,
+        policy: Policy,
+        config: PPOConfig,
+        *,
+        anneal_steps: int | None,
+        seed: int | np.random.SeedSequence,
+        num_threads: int = 1,
     ) -> None:
         """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward."""
         self.policy, self.config = policy, config
@@ -108,6 +114,7 @@ class Learner:
         self._count_targets(batch.target)
         totals: dict[str, float] = {}
         updates = 0
+        trained = 0
         for _ in range(config.epochs):
             if config.advantage == "vtrace" and updates:
                 batch, _ = self._prepare(fragment, reward)
@@ -116,6 +123,7 @@ class Learner:
                 for name, value in self._step(batch, lanes, entropy_coef).items():
                     totals[name] = totals.get(name, 0.0) + value
                 updates += 1
+                trained += len(lanes) * fragment.is_first.shape[0]
         self.version += 1
         self.agent_steps += steps
         if self.magnet is not None and self.version % config.magnet_iterations == 0:
@@ -126,7 +134,7 @@ class Learner:
             "ppo/entropy_coef": entropy_coef,
             "data/staleness": float(staleness.mean()),
             "data/staleness_max": int(staleness.max()),
-            "data/sample_reuse": float(config.epochs),
+            "data/sample_reuse": trained / steps,
         }
         return Update(self.version, self.agent_steps, self.weights(), metrics)
 
@@ -197,7 +205,6 @@ class Learner:
             clip_per_parameter_(self.params, self.second_moment, sigma=self.config.grad_clip_sigma)
         limit = self.config.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.params, float("inf") if limit is None else limit)
-        self.adam.step()
         means = sum(weight * values for weight, (_, values) in zip(share, results, strict=True))
         assert isinstance(means, Tensor)
         values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
@@ -205,6 +212,7 @@ class Learner:
             raise FloatingPointError(
                 f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}"
             )
+        self.adam.step()
         return dict(zip(_TERMS, values, strict=True))
 
     def _gradients(self, batch: Batch, entropy_coef: float) -> tuple[tuple[Tensor, ...], Tensor]:

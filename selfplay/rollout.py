@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 
-from envs.vector import Group, Tree, VectorEnv
+from envs.vector import GameError, Group, Tree, VectorEnv
 from policies.spaces import leaves
 from selfplay.fragments import Fragment
 from selfplay.lanes import Lanes
@@ -39,7 +39,7 @@ class Matches:
         self.length = np.zeros(games, np.int32)
         self.table = np.zeros((0, seats), np.int32)
         self.next_lineup = 0
-        self.groups = [GroupPlay(group, games) for group in env.groups]
+        self.groups = [GroupPlay(env.id, group, games) for group in env.groups]
         self.finished: list[tuple[np.ndarray, ...]] = []
         self.decisions = 0  # made so far by all players
 
@@ -194,7 +194,8 @@ def _scatter(state, rows, stored):  # type: ignore[no-untyped-def]
 class GroupPlay:
     """The seats of one group: their recurrent states and actions."""
 
-    def __init__(self, group: Group, games: int) -> None:
+    def __init__(self, env_id: str, group: Group, games: int) -> None:
+        self.env_id = env_id
         self.group = group
         self.seats = np.asarray(group.seats)
         self.rows = games * len(group.seats)
@@ -228,6 +229,8 @@ class GroupPlay:
             for path, leaf in decision.action.items():
                 target = self.action[path]
                 target.reshape(self.rows, *target.shape[2:])[rows] = leaf
+            if decision.value is not None and not np.isfinite(decision.value).all():
+                self._refuse(rows, obs, decision.value)
             if lanes is not None and name == MAIN:
                 assert decision.logp is not None
                 assert decision.value is not None
@@ -236,6 +239,16 @@ class GroupPlay:
                     version,
                 )  # fmt: skip
         self.is_first[acting] = False
+
+    def _refuse(self, rows: np.ndarray, obs: Tree, value: np.ndarray) -> None:
+        """Name the match and seat of a value that is not finite, and what made it so."""
+        k = int(np.flatnonzero(~np.isfinite(value))[0])
+        game, seat = divmod(int(rows[k]), len(self.seats))
+        where = f"match {game}, seat {self.seats[seat]}"
+        for path, leaf in obs.items():
+            if not np.isfinite(leaf[k]).all():
+                raise GameError(f"{self.env_id}, {where}: observation {path or 'leaf'} is not finite")
+        raise FloatingPointError(f"{self.env_id}, {where}: the policy's value is {value[k]}; it has diverged")
 
     def settle(self, env: VectorEnv, main: Player, lanes: Lanes) -> None:
         """Hand the step's rewards and endings to the lanes, valuing views at which a match was cut off."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from selfplay import config as configuration
 from selfplay.config import Config
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the environment of a job's entry point
 
 
@@ -30,21 +33,38 @@ class RunDirectory:
         self.config = config
         self._board: SummaryWriter | None = None
         self._purge_step: int | None = None
+        self._lock: TextIO | None = None
 
     @classmethod
     def create(cls, path: Path | str | None, config: Config) -> RunDirectory:
         """A new run in `path`, or in a new folder of runs/; refuses a folder that holds a run."""
         path = default_path(config.env.id) if path is None else Path(path)
-        if (path / CONFIG).exists() or (path / METRICS).exists() or (path / "checkpoints").exists():
-            raise UserError(f"{path} already holds a run: go on with it by --resume {path}, or name another")
         run = cls(path, config)
         try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            if (path / METRICS).exists() or any((path / "checkpoints").glob("iteration-*")):
+                raise UserError(
+                    f"{path} already holds a run: go on with it by --resume {path}, or name another"
+                )
+            # What a start that failed before its first checkpoint left behind.
+            shutil.rmtree(run.league, ignore_errors=True)
             for folder in (run.checkpoints, run.league, run.replays):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the run directory {path}: {error.strerror}") from error
         run.write_config(config)
         return run
+
+    def lock(self) -> None:
+        """Keep other processes from training in this directory while this one lives."""
+        try:
+            self._lock = (self.path / LOCK).open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"a run is going on in {self.path}: wait for its end, or stop it") from error
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}") from error
 
     @classmethod
     def open(cls, path: Path | str) -> RunDirectory:
@@ -110,6 +130,9 @@ class RunDirectory:
         if self._board is not None:
             self._board.close()
             self._board = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _open_board(self) -> SummaryWriter:
         if self._board is None:
@@ -129,12 +152,8 @@ def default_path(name: str) -> Path:
     runs = Path.home() / "runs" if RAY_JOB in os.environ else Path("runs")
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = runs / f"{stem}-{now}"
-    number = 2
-    while path.exists():
-        path = runs / f"{stem}-{now}-{number}"
-        number += 1
-    return path
+    # Seeds of one sweep start in the same second.
+    return runs / f"{stem}-{now}-{os.getpid()}"
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -13,25 +14,32 @@ from typing import Any
 import numpy as np
 
 from selfplay import checkpoint, engine
-from selfplay.config import Config, check_lanes
+from selfplay.config import Config, StopConfig, check_lanes, resolve_num_workers
 from selfplay.engine import Engine, Learned
-from selfplay.errors import CheckpointError
+from selfplay.errors import CheckpointError, UserError
 from selfplay.league.league import League
 from selfplay.matches import MAIN
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
-from selfplay.worker import Collected, make_bot, make_game, make_policy
+from selfplay.worker import LEAGUE, Collected, make_bot, make_game, make_policy
 
 LINEUPS_PER_GAME = 2
 """Lineups drawn for each game of an iteration; a rollout that finishes more matches begins again."""
 
-CALIBRATION, RATING = 1, 2  # what the seeds of matches beside training begin with
+CALIBRATION, RATING = 1, 2  # purposes of matches beside training, for their seeds
+
+_FIXED = {
+    "env": ("id", "kwargs", "train_kwargs"),
+    "policy": ("encoder", "core", "hidden_size", "num_layers"),
+    "rollout": ("num_games", "fragment_length"),
+}  # what a checkpoint's arrays depend on
 
 
 class Interruption:
     """The signal that asks a run to end, once there is one."""
 
     number: int | None = None
+    deferred = False  # whether there is something to save before the end
 
 
 class Training:
@@ -43,7 +51,9 @@ class Training:
         self.config, self.run, self.view = config, run, view
         self._interruption = interruption or Interruption()
         teams = make_game(config, 1).teams
-        self.league = League.open(run.league, config.league, teams, config.seed)
+        league_seed = np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,))
+        self.league = League.open(run.league, config.league, teams, league_seed)
+        view.message("starting the players and the learner: some seconds, more the first time")
         self.engine: Engine = engine.start(config, self.league.weights, view.message)
         self.iteration = 0
         self.agent_steps = 0
@@ -79,9 +89,11 @@ class Training:
         """What precedes the first iteration: anchors are rated, the untrained policy joins the pool."""
         lineups = self.league.calibration_lineups()
         if len(lineups.table):
-            self.league.calibrate(self.engine.play(lineups, [self.config.seed, CALIBRATION]))
+            # The same matches in every run, so that ratings of different runs share a scale.
+            self.league.calibrate(self.engine.play(lineups, [0, CALIBRATION]))
         self.snapshot()
         self.league.commit(0)
+        self.save()
 
     def snapshot(self) -> None:
         """The policy as it is now joins the past selves, rated against the anchors."""
@@ -102,6 +114,7 @@ class Training:
         if path is None:
             raise CheckpointError(f"{self.run.path} has no checkpoint to go on from; begin a new run")
         arrays, meta = checkpoint.load(path)
+        self._refuse_another(meta["config"])
         self.iteration, self.agent_steps = meta["iteration"], meta["agent_steps"]
         self.seconds = self._saved_seconds = meta["seconds"]
         self._saved_iteration = self.iteration
@@ -112,6 +125,17 @@ class Training:
                 "matches under way begin anew: the game cannot give its state, or the workers changed"
             )
         self.view.message(f"goes on from {path.name}")
+
+    def _refuse_another(self, then: dict[str, Any]) -> None:
+        """A configuration that the checkpoint's arrays do not fit, before anything is changed."""
+        now = self.config.model_dump()
+        for section, keys in _FIXED.items():
+            for key in keys:
+                if now[section][key] != then[section][key]:
+                    raise UserError(
+                        f"{self.run.path / 'config.toml'}: {section}.{key}={now[section][key]!r}, but the run "
+                        f"was made with {then[section][key]!r}; put it back, or begin a new run"
+                    )
 
     def save(self) -> Path:
         """Write a checkpoint of everything the next iteration depends on."""
@@ -125,6 +149,7 @@ class Training:
                 "iteration": self.iteration,
                 "agent_steps": self.agent_steps,
                 "seconds": self.seconds,
+                "config": self.config.model_dump(),
                 "league": self.league.state(),
                 "engine": meta,
             },
@@ -188,17 +213,16 @@ def _main_returns(collected: Collected) -> np.ndarray:
 
 
 @contextmanager
-def _signals(view: View) -> Iterator[Interruption]:
-    """The first Ctrl-C or SIGTERM ends the run after this iteration; a second one at once."""
+def _signals() -> Iterator[Interruption]:
+    """The first Ctrl-C, SIGTERM or SIGHUP ends the run after this iteration; a second one at once."""
     interruption = Interruption()
 
     def stop(number: int, frame: Any) -> None:
-        if interruption.number is not None:
-            raise KeyboardInterrupt
+        if interruption.number is not None or not interruption.deferred:
+            raise SystemExit(128 + number)
         interruption.number = number
-        view.message(f"{signal.Signals(number).name}: saving a checkpoint, then ending")
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, stop) for number in handled]
     try:
         yield interruption
@@ -215,29 +239,71 @@ def check(config: Config) -> None:
     check_lanes(config, len(env.groups[0].seats))
     for name in config.league.anchors:
         make_bot(name, env)
+    if resolve_num_workers(config) == 0:
+        engine.choose_device(config, engine.cuda_here())
+
+
+def _with_schedule(config: Config) -> Config:
+    """The configuration with the length of its schedules fixed: a later end does not stretch them."""
+    if config.ppo.anneal_steps is not None or config.stop.agent_steps is None:
+        return config
+    ppo = config.ppo.model_copy(update={"anneal_steps": config.stop.agent_steps})
+    return config.model_copy(update={"ppo": ppo})
+
+
+def _reached(stop: StopConfig, directory: RunDirectory) -> str | None:
+    """The stop condition that the run's last iteration met."""
+    rows = list(directory.metrics())
+    ends = {"iteration": stop.iterations, "agent_steps": stop.agent_steps, "seconds": stop.seconds}
+    for name, end in ends.items():
+        if rows and end is not None and rows[-1][name] >= end:
+            return f"{name} {rows[-1][name]:g} of {end:g}"
+    return None
 
 
 def run(config: Config, path: Path, resume: bool) -> int:
     """Train in the run directory `path`; returns the exit code."""
     check(config)
+    if not resume:
+        config = _with_schedule(config)
     directory = RunDirectory.open(path) if resume else RunDirectory.create(path, config)
     if resume:
+        directory.lock()
         directory.write_config(config)
     view = choose(directory.path, config.stop)
     view.message(f"run directory: {directory.path.resolve()}")
+    if resume and (end := _reached(config.stop, directory)):
+        view.message(f"this run is at its end ({end}); give a later --stop.* to go on")
+        return 0
     try:
-        with _signals(view) as interruption:
+        with _signals() as interruption:
             training = Training(config, directory, view, interruption)
             try:
                 training.resume() if resume else training.begin()
+                interruption.deferred = True
                 training.loop()
+                if interruption.number is not None:
+                    view.message(f"{signal.Signals(interruption.number).name}: saving a checkpoint")
                 training.save_last()
+                view.message(_farewell(directory.path))
             finally:
                 training.close()
         return 0 if interruption.number is None else 128 + interruption.number
+    except UserError:
+        if not resume:  # nothing was begun
+            shutil.rmtree(directory.path)
+        raise
     finally:
         directory.close()
         view.close()
+
+
+def _farewell(path: Path) -> str:
+    return (
+        f"saved in {path}\n"
+        f"  how strong is it:  play {path} random --games 1000\n"
+        f"  go on with it:     selfplay train --resume {path} --stop.agent-steps N"
+    )
 
 
 if __name__ == "__main__":

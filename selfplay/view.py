@@ -71,6 +71,7 @@ class LineView:
         self._clock = clock
         self._shown_at = -PLAIN_SECONDS + clock()
         self._pending: Metrics | None = None
+        self._closed = False
 
     def update(self, metrics: Metrics) -> None:
         self._pending = metrics
@@ -78,7 +79,12 @@ class LineView:
             self._show()
 
     def message(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        if self._closed:
+            return
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:  # whoever watched is gone; the run goes on
+            self._closed = True
 
     def close(self) -> None:
         self._show()

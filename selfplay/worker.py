@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ from selfplay.rollout import Matches, Rollout, load_weights
 
 RANDOM = "random"
 BOT_PREFIX = "bot:"
+
+ROLLOUT, BESIDE, LEAGUE, LEARNER = range(4)
+"""First numbers of the spawn keys of a run's seed, so that no two draws share a stream."""
 
 Weights = Mapping[str, np.ndarray]
 Fetch = Callable[[str], Weights]
@@ -110,7 +114,7 @@ class Worker:
             self.env,
             PolicyPlayer(policy),
             length=self.config.rollout.fragment_length,
-            seed=np.random.SeedSequence([self.config.seed, self.index, entropy]),
+            seed=np.random.SeedSequence(self.config.seed, spawn_key=(ROLLOUT, self.index, entropy)),
         )
 
     def reopen(self, entropy: int) -> None:
@@ -141,7 +145,9 @@ class Worker:
         """Play every lineup once, apart from training and without recording; MAIN plays these weights."""
         self.rollout.load(weights, version)
         env = make_game(self.config, len(lineups.table))
-        matches = Matches(env, np.random.SeedSequence([*seed, self.index]), cyclic=False)
+        first, *rest = seed
+        draws = np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, self.index))
+        matches = Matches(env, draws, cyclic=False)
         matches.assign(lineups, {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch))
         return matches.play_all()
 
@@ -152,7 +158,7 @@ class Worker:
     def _player(self, name: str, fetch: Fetch) -> Player:
         if name == RANDOM or name.startswith(BOT_PREFIX):
             return make_bot(name, self.env)
-        policy = make_policy(self.config, self.env, 0)
+        policy = copy.deepcopy(self.rollout.main.policy)
         load_weights(policy, fetch(name))
         return PolicyPlayer(policy)
 

@@ -14,7 +14,7 @@ from selfplay.learner import Learner
 from selfplay.matches import Lineups, MatchResults
 from selfplay.memory import keep_freed_memory
 from selfplay.replay import ReplayDifference
-from selfplay.worker import Collected, Fetch, make_game, make_policy
+from selfplay.worker import LEARNER, Collected, Fetch, make_game, make_policy
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
@@ -83,8 +83,13 @@ def make_learner(config: Config, device: str, num_threads: int) -> Learner:
     torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
     env = make_game(config, 1)
     policy = make_policy(config, env, config.seed).to(device)
-    anneal_steps = config.ppo.anneal_steps or config.stop.agent_steps
-    return Learner(policy, config.ppo, anneal_steps=anneal_steps, seed=config.seed, num_threads=num_threads)
+    return Learner(
+        policy,
+        config.ppo,
+        anneal_steps=config.ppo.anneal_steps,
+        seed=np.random.SeedSequence(config.seed, spawn_key=(LEARNER,)),
+        num_threads=num_threads,
+    )
 
 
 def choose_device(config: Config, has_gpu: bool) -> str:

@@ -25,6 +25,10 @@ RANDOM_PLAYER = "random"
 """The player that takes any legal action with equal probability; the origin of the ratings."""
 
 
+CALIBRATION_GAMES = 2000
+"""Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
+
+
 class LeagueConfig(Protocol):
     """The settings that the league reads."""
 
@@ -43,7 +47,9 @@ class LeagueConfig(Protocol):
 class League:
     """Players, their qualities and ratings, and the generator that draws lineups."""
 
-    def __init__(self, store: Store, config: LeagueConfig, teams: tuple[int, ...], seed: int) -> None:
+    def __init__(
+        self, store: Store, config: LeagueConfig, teams: tuple[int, ...], seed: int | np.random.SeedSequence
+    ) -> None:
         self._store = store
         self._config = config
         self._teams = teams
@@ -56,12 +62,14 @@ class League:
         self._past_score = 0.0
         self._anchor_scores: dict[str, float] = {}  # of the lineage's last rating
         self._uncommitted = False
-        self._anchor_names = (RANDOM_PLAYER, *(name for name in config.anchors if name != RANDOM_PLAYER))
+        self._anchor_names = tuple(dict.fromkeys((RANDOM_PLAYER, *config.anchors)))
         self._join()
         self._load()
 
     @classmethod
-    def open(cls, directory: Path, config: LeagueConfig, teams: tuple[int, ...], seed: int) -> League:
+    def open(
+        cls, directory: Path, config: LeagueConfig, teams: tuple[int, ...], seed: int | np.random.SeedSequence
+    ) -> League:
         """Open, or begin, the league in `directory` at the last committed iteration. teams [A]."""
         return cls(Store(directory), config, teams, seed)
 
@@ -120,16 +128,16 @@ class League:
 
     def rating_lineups(self, name: str) -> Lineups:
         """`rating_games` matches of a player against every anchor that has a rating; player 0 is `name`."""
-        return self._versus(name, list(self.anchors))
+        return self._versus(name, list(self.anchors), self._config.rating_games)
 
     def calibration_lineups(self) -> Lineups:
-        """`rating_games` matches of random, player 0, against every anchor without a rating."""
-        return self._versus(RANDOM_PLAYER, list(self.uncalibrated))
+        """`CALIBRATION_GAMES` matches of random, player 0, against every anchor without a rating."""
+        return self._versus(RANDOM_PLAYER, list(self.uncalibrated), CALIBRATION_GAMES)
 
-    def _versus(self, name: str, opponents: list[str]) -> Lineups:
+    def _versus(self, name: str, opponents: list[str], num_games: int) -> Lineups:
         """No rows where there is nobody to play against."""
         opponents = opponents if self._num_teams > 1 else []
-        num_rows = self._config.rating_games * len(opponents)
+        num_rows = num_games * len(opponents)
         table = lineups.past_rows(num_rows, len(opponents), 0, np.asarray(self._teams))
         return Lineups((name, *opponents), table)
 

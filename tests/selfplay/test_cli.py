@@ -184,8 +184,8 @@ def raising(error):
     ("error", "code"),
     [
         (UserError("which"), 2),
-        (GameError("which"), 2),
-        (FileNotFoundError(2, "No such file", "which"), 2),
+        (GameError("which"), 1),
+        (FileNotFoundError(2, "No such file", "which"), 1),
         (FileNotFoundError("no name"), 1),
         (ValueError("ours"), 1),
         (KeyboardInterrupt(), 130),
@@ -198,7 +198,7 @@ def test_exit_codes(capsys, error, code):
     assert cli.guarded(raising(error)) == code
     text = capsys.readouterr().err
     assert ("Traceback" in text) == (code == 1)
-    assert ("which\n" in text) == (code == 2 and "which" in str(error))
+    assert ("error: which\n" in text) == (code == 2 and "which" in str(error))
 
 
 def test_another_command_may_take_the_keys_too():

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from envs.bots import random_bot
 from envs.connect_four import ConnectFour
@@ -32,7 +31,7 @@ class Column(BotPlayer):
         self.asked = []
 
     def act(self, obs, mask, is_first, state, rng):
-        state = torch.where(torch.from_numpy(is_first)[:, None], 0.0, state) + 1
+        state = np.where(is_first[:, None], 0.0, state) + 1
         self.asked.append(int(state.item()))
         column = self.column if mask[""][0, self.column] else 6
         return Decision({"": np.array([column])}, None, None, state)

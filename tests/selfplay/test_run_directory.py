@@ -34,7 +34,7 @@ def scalars(path, tag):
 
 
 def test_a_new_run_holds_its_configuration_and_folders(run, setting):
-    assert {path.name for path in run.path.iterdir()} == {"config.toml", "checkpoints", "league", "replays"}
+    assert {path.name for path in run.path.iterdir()} == {".lock", "config.toml", "checkpoints", "league", "replays"}
     assert RunDirectory.open(run.path).config == setting
     assert (run.checkpoints, run.league, run.replays) == tuple(
         run.path / name for name in ("checkpoints", "league", "replays")
@@ -48,8 +48,19 @@ def test_the_configuration_of_a_resumed_run_is_written_again(run, setting):
 
 
 def test_a_folder_that_holds_a_run_is_refused_by_name(run, setting):
+    with pytest.raises(UserError, match=f"a run is going on in {run.path}"):
+        RunDirectory.create(run.path, setting)
+    run.append({"iteration": 1, "agent_steps": 1})
+    run.close()
     with pytest.raises(UserError, match=f"{run.path} already holds a run.*--resume"):
         RunDirectory.create(run.path, setting)
+
+
+def test_what_a_failed_start_left_is_no_run(run, setting):
+    (run.league / "league.sqlite").write_text("of the start that failed")
+    run.close()
+    again = RunDirectory.create(run.path, setting)
+    assert not list(again.league.iterdir())
 
 
 def test_an_existing_empty_folder_will_do(tmp_path, setting):
@@ -65,9 +76,8 @@ def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path, setting):
 def test_default_paths_are_new_and_carry_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = default_path("openspiel:leduc_poker(players=2)")
-    first.mkdir(parents=True)
-    second = default_path("openspiel:leduc_poker(players=2)")
-    assert first != second
+    monkeypatch.setattr("os.getpid", lambda: 1)  # another process in the same second
+    assert first != default_path("openspiel:leduc_poker(players=2)")
     assert first.name.startswith("openspiel-leduc_poker-players-2-2")
 
 
