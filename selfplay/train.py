@@ -133,8 +133,8 @@ class Training:
             for key in keys:
                 if now[section][key] != then[section][key]:
                     raise UserError(
-                        f"{self.run.path / 'config.toml'}: {section}.{key}={now[section][key]!r}, but the run "
-                        f"was made with {then[section][key]!r}; put it back, or begin a new run"
+                        f"{self.run.path / 'config.toml'}: {section}.{key}={now[section][key]!r}, but the "
+                        f"run was made with {then[section][key]!r}; put it back, or begin a new run"
                     )
 
     def save(self) -> Path:

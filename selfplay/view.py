@@ -10,6 +10,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -49,11 +50,15 @@ class PanelView:
     def __init__(self, run_dir: Path, stop: StopConfig, console: Console) -> None:
         self._run_dir = run_dir
         self._stop = stop
-        self._live = Live(panel({}, run_dir, stop), console=console, refresh_per_second=4)
+        self._live = Live(self._drawn({}), console=console, refresh_per_second=4)
         self._live.start()
 
     def update(self, metrics: Metrics) -> None:
-        self._live.update(panel(metrics, self._run_dir, self._stop))
+        self._live.update(self._drawn(metrics))
+
+    def _drawn(self, metrics: Metrics) -> Padding:
+        # The last column stays free: there the terminal's echo of ^C would break the line.
+        return Padding(panel(metrics, self._run_dir, self._stop), (0, 1, 0, 0))
 
     def message(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)

@@ -34,7 +34,13 @@ def scalars(path, tag):
 
 
 def test_a_new_run_holds_its_configuration_and_folders(run, setting):
-    assert {path.name for path in run.path.iterdir()} == {".lock", "config.toml", "checkpoints", "league", "replays"}
+    assert {path.name for path in run.path.iterdir()} == {
+        ".lock",
+        "config.toml",
+        "checkpoints",
+        "league",
+        "replays",
+    }
     assert RunDirectory.open(run.path).config == setting
     assert (run.checkpoints, run.league, run.replays) == tuple(
         run.path / name for name in ("checkpoints", "league", "replays")
