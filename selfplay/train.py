@@ -53,7 +53,7 @@ class Training:
         teams = make_game(config, 1).teams
         league_seed = np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,))
         self.league = League.open(run.league, config.league, teams, league_seed)
-        view.message("starting the players and the learner: some seconds, more the first time")
+        view.message("starting: some seconds, more the first time")
         self.engine: Engine = engine.start(config, self.league.weights, view.message)
         self.iteration = 0
         self.agent_steps = 0
