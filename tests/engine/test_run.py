@@ -160,7 +160,8 @@ def test_ctrl_c_saves_and_leaves_nothing_and_nothing_is_on_the_screen(shell: She
     out, err = process.communicate()
     assert process.returncode == 130
     assert err == ""
-    assert all(line.startswith(("run directory", "starting", "iteration", "SIGINT", "saved", "  ")) for line in out.splitlines()), out
+    ours = ("run directory", "starting", "iteration", "SIGINT", "saved", "  ")
+    assert all(line.startswith(ours) for line in out.splitlines()), out
     first, saved = checkpoints(shell)
     assert first == "iteration-00000000"
     assert int("".join(filter(str.isdigit, saved))) == len(shell.rows())
