@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, MultiBinary
 from numba import njit
 
+from envs.random_bits import next_random
 from envs.vector import Bot, GameError, Group, Tree
 
 ROWS = 6
@@ -67,16 +68,6 @@ def _drop(m: _Matches, game: int, column: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _next_random(state: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """One step of splitmix64: (next state, 64 random bits). Source: Steele et al. 2014, OOPSLA."""
-    state += np.uint64(0x9E3779B97F4A7C15)
-    bits = state
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state, bits ^ (bits >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
 def _nth_set(flags: np.ndarray, n: np.int64) -> int:
     """Index of the n-th (from 0) true entry of flags [7] bool; -1 if there are fewer."""
     for column in range(COLUMNS):
@@ -90,9 +81,9 @@ def _nth_set(flags: np.ndarray, n: np.int64) -> int:
 @njit(cache=True, nogil=True)
 def _play_opening(m: _Matches, game: int, seed: np.uint64, opening_plies: int) -> None:
     """0..opening_plies uniformly random plies, stopping before one that would end the match."""
-    state, bits = _next_random(seed)
+    state, bits = next_random(seed)
     for _ in range(np.int64(bits % np.uint64(opening_plies + 1))):
-        state, bits = _next_random(state)
+        state, bits = next_random(state)
         legal = m.mask[game, 0]
         column = _nth_set(legal, np.int64(bits % np.uint64(legal.sum())))
         board = m.discs[game, m.ply[game] & 1] | _disc(m.height[game, column], column)

@@ -1,0 +1,16 @@
+"""Random bits for kernels: a generator whose state is one integer, so that a seed alone makes a match."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def next_random(state: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """One step of splitmix64: (next state, 64 random bits). Source: Steele et al. 2014, OOPSLA."""
+    state += np.uint64(0x9E3779B97F4A7C15)
+    bits = state
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state, bits ^ (bits >> np.uint64(31))
