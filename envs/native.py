@@ -50,7 +50,7 @@ def copy_state(own: Mapping[str, np.ndarray]) -> Tree:
 
 
 def load_state(id: str, own: Mapping[str, np.ndarray], state: Tree) -> None:
-    """Overwrite these arrays in place by what `copy_state` gave; if it does not fit, GameError and no change."""
+    """Overwrite these arrays in place by what `copy_state` gave; one that does not fit changes nothing."""
     if state.keys() != own.keys():
         raise GameError(f"{id}: the state must hold {sorted(own)}, not {sorted(state)}")
     for name, array in own.items():
