@@ -18,6 +18,7 @@ EnvFactory = Callable[..., VectorEnv]
 
 _NATIVE = {
     "connect_four": "envs.connect_four:ConnectFour",
+    "cartpole": "envs.cartpole:CartPole",
 }
 
 
