@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from envs.connect_four import ConnectFour
-from envs.registry import make, native_games
+from envs.registry import _SOURCES, make, native_games
 from envs.vector import VectorEnv
+
+KNOWN = ", ".join([*native_games(), *(form for form, _ in _SOURCES.values())])
 
 MODULE = """
 from envs.connect_four import ConnectFour
@@ -56,15 +58,13 @@ def test_own_factory(own_module):
         (
             "conect_four",
             {},
-            "unknown game 'conect_four' (did you mean 'connect_four'?); known are connect_four, "
-            "python:package.module:factory",
+            f"unknown game 'conect_four' (did you mean 'connect_four'?); known are {KNOWN}",
         ),
-        ("zzz", {}, "unknown game 'zzz'; known are connect_four, python:package.module:factory"),
+        ("zzz", {}, f"unknown game 'zzz'; known are {KNOWN}"),
         (
             "pyton:a:b",
             {},
-            "unknown game 'pyton:a:b' (did you mean 'python'?); known are connect_four, "
-            "python:package.module:factory",
+            f"unknown game 'pyton:a:b' (did you mean 'python'?); known are {KNOWN}",
         ),
         (
             "connect_four",
