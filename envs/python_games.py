@@ -1,0 +1,359 @@
+"""Games that are Python objects, one for each match: the base of the adapters to other libraries.
+
+An adapter writes a `Match`, which plays one match with nested values, and gives a factory of such to
+`PythonGames`, which is the vector game: B games, A seats of the game, S seats of a group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sysconfig
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.native import check_array, check_int, check_restart, copy_state, load_state
+from envs.rows import ActionReader, MaskWriter, RowWriter, check_space, empty_mask, empty_rows
+from envs.vector import Bot, GameError, Group, Tree
+
+
+class Seat(NamedTuple):
+    """What a seat is, fixed for the game."""
+
+    name: str  # such as "adversary_1"; its role is what comes before "_1"
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    has_mask: bool = False  # legal actions come with each decision, for every discrete leaf
+
+
+@dataclass(slots=True)
+class Moment:
+    """One match after its reset or a step; obs and the rest are copied at once and not kept."""
+
+    to_act: Collection[int]  # seats that must act now; none when the match is over
+    obs: Mapping[int, Any]  # seat -> observation in its space: of those to act, and those truncated
+    mask: Mapping[int, Any] = field(default_factory=dict)  # seat -> legal actions bool [n], where has_mask
+    reward: Mapping[int, float] = field(default_factory=dict)  # of this step, any seats
+    terminated: Collection[int] = ()  # seats; one that ended before is ignored
+    truncated: Collection[int] = ()  # seats; one that is also terminated counts as that
+    state: Any = None  # the whole game, in privileged_space where the game has one
+
+
+class Match(ABC):
+    """One match of a game, played again and again; it may raise anything at any time.
+
+    An exception ends the match without a result and the object is replaced; a GameError says that the
+    game breaks its contract, which ends everything, so `PythonGames` adds only id and match to it.
+    """
+
+    @abstractmethod
+    def reset(self, seed: int) -> Moment:
+        """Begin a match whose chance comes from the seed (64 bits) alone."""
+
+    @abstractmethod
+    def step(self, actions: dict[int, Any]) -> Moment:
+        """actions: of every seat that was to act, each legal and in the seat's own space."""
+
+    @abstractmethod
+    def render(self) -> str:
+        """The match as text that a person can read."""
+
+    def action_names(self) -> list[str] | None:
+        """What a person types for each discrete action of the seat to act; None: the number."""
+        return None
+
+    def save(self) -> bytes | None:
+        """The match in mid-play, or None where it cannot be given."""
+        return None
+
+    def load(self, saved: bytes) -> None:
+        """Go on from what `save` gave, from an object that was never reset too."""
+        raise NotImplementedError
+
+    def close(self) -> None:  # noqa: B027 (most games hold nothing)
+        """Let go of what the object holds."""
+
+
+class _Rows(NamedTuple):
+    """How the values of one group's seats become rows."""
+
+    obs: RowWriter
+    mask: MaskWriter
+    action: ActionReader
+
+
+class PythonGames:
+    """The vector game of B matches, each an object that is made when its slot is first opened."""
+
+    def __init__(
+        self,
+        id: str,
+        make_match: Callable[[], Match],
+        num_games: int,
+        seats: Sequence[Seat],
+        teams: Sequence[int],
+        *,
+        zero_sum: bool = False,
+        bots: Mapping[str, Bot | tuple[Bot, ...]] | None = None,
+        privileged_space: spaces.Space | None = None,
+    ) -> None:
+        check_int(id, "num_games", num_games, 1, None)
+        self.id, self.num_games, self.zero_sum = id, num_games, zero_sum
+        self.teams = tuple(teams)
+        self.seat_names = tuple(seat.name for seat in seats)
+        self.bots = dict(bots or {})
+        for seat in seats:
+            _check_seat(id, seat)
+        self.groups = make_groups(seats, num_games)
+        self._rows = [
+            _Rows(
+                RowWriter(group.observation_space, group.obs, "obs"),
+                MaskWriter(group.action_space, group.mask),
+                ActionReader(group.action_space, group.mask),
+            )
+            for group in self.groups
+        ]
+        self._place = {s: (k, p) for k, group in enumerate(self.groups) for p, s in enumerate(group.seats)}
+        self._seats = [np.array(group.seats) for group in self.groups]
+        shape = (num_games, len(seats))
+        self.to_act = np.zeros(shape, np.bool_)
+        self.reward = np.zeros(shape, np.float32)
+        self.terminated = np.zeros(shape, np.bool_)
+        self.truncated = np.zeros(shape, np.bool_)
+        self.over = np.ones(num_games, np.bool_)
+        self.dropped = np.zeros(num_games, np.bool_)
+        self.cause = ""
+        self._ended = np.ones(shape, np.bool_)  # the seat's episode in the slot's match has ended
+        self._make_match = make_match
+        self._matches: list[Match | None] = [None] * num_games
+        self._privileged: RowWriter | None = None
+        if privileged_space is not None:
+            self.privileged_space = privileged_space
+            rows = empty_rows(privileged_space, num_games, 1)
+            self.privileged = {path: leaf[:, 0] for path, leaf in rows.items()}
+            self._privileged = RowWriter(privileged_space, self.privileged, "state")
+
+    def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
+        """Open new matches in slots games [K] from seeds [K] uint64."""
+        games, seeds = check_restart(self.id, self.num_games, games, seeds)
+        self._clear(games)
+        self.over[games] = self.dropped[games] = self._ended[games] = False
+        for game, seed in zip(games.tolist(), seeds.tolist()):
+            self._play(game, partial(_reset, seed=seed))
+
+    def step(self, actions: tuple[Tree, ...]) -> None:
+        """One step of every match in play; leaves [B, S, ...] of each group."""
+        self._check_actions(actions)
+        live = np.flatnonzero(~self.over)
+        acting = self.to_act[live].tolist()
+        self.reward[:] = 0
+        self._clear(live)
+        for game, acts in zip(live.tolist(), acting):
+            own = {}
+            for seat, is_acting in enumerate(acts):
+                if is_acting:
+                    group, place = self._place[seat]
+                    own[seat] = self._rows[group].action.action(actions[group], game, place)
+            self._play(game, partial(_step, actions=own))
+
+    def _clear(self, games: np.ndarray) -> None:
+        """Nothing happened yet in these matches [K], and nobody acts."""
+        self.reward[games] = 0
+        self.to_act[games] = self.terminated[games] = self.truncated[games] = False
+
+    def _check_actions(self, actions: tuple[Tree, ...]) -> None:
+        """Raises GameError for the first illegal action, before anything has changed."""
+        for group, seats, rows, leaves in zip(self.groups, self._seats, self._rows, actions, strict=True):
+            try:
+                illegal = rows.action.illegal(leaves, self.to_act[:, seats])
+            except ValueError as error:
+                raise GameError(f"{self.id}, group {group.name}: {error}") from error
+            if illegal is not None:
+                where = f"match {illegal.game}, seat {group.seats[illegal.place]}"
+                raise GameError(f"{self.id}, {where}: {illegal.message}")
+
+    def _play(self, game: int, move: Callable[[Match], Moment]) -> None:
+        """Let one match move on, and show what it came to."""
+        try:
+            match = self._matches[game]
+            if match is None:
+                match = self._matches[game] = self._make_match()
+            moment = move(match)
+        except GameError as error:
+            raise GameError(f"{self.id}, match {game}: {error}") from error
+        except Exception as error:  # a game may raise anything; only its own match is lost
+            self._drop(game, error)
+        else:
+            self._show(game, moment)
+
+    def _drop(self, game: int, error: Exception) -> None:
+        """The match is over without a result; its object may be broken, so it is replaced."""
+        match, self._matches[game] = self._matches[game], None
+        if match is not None:
+            with contextlib.suppress(Exception):  # what is broken may also fail to close
+                match.close()
+        self.over[game] = self.dropped[game] = True
+        self.cause = f"match {game}: {describe(error)}"
+
+    def _show(self, game: int, moment: Moment) -> None:
+        """Write what a match shows into the arrays; the rows were cleared before."""
+        ended = self._ended[game]
+        for seat, reward in moment.reward.items():
+            self.reward[game, seat] = reward
+        for seat in moment.terminated:
+            self.terminated[game, seat] = not ended[seat]
+        for seat in moment.truncated:
+            self.truncated[game, seat] = not (ended[seat] or self.terminated[game, seat])
+        ended |= self.terminated[game]
+        ended |= self.truncated[game]
+        for seat in moment.to_act:
+            if ended[seat]:
+                raise GameError(f"{self.id}, match {game}, seat {seat}: is to act after its episode ended")
+            self.to_act[game, seat] = True
+        self.over[game] = ended.all()
+        if not self.over[game] and not len(moment.to_act):
+            raise GameError(f"{self.id}, match {game}: nobody is to act in a match in play")
+        self._write(game, moment)
+
+    def _write(self, game: int, moment: Moment) -> None:
+        """Observations of seats to act or truncated, masks of seats to act, the view of the whole game."""
+        seat: int | None = None
+        try:
+            for seat in (self.to_act[game] | self.truncated[game]).nonzero()[0].tolist():
+                group, place = self._place[seat]
+                if seat not in moment.obs:
+                    raise ValueError("it has no observation")
+                self._rows[group].obs.write(moment.obs[seat], (game, place))
+                if self.groups[group].mask and self.to_act[game, seat]:
+                    if seat not in moment.mask:
+                        raise ValueError("it has no mask")
+                    self._rows[group].mask.write(moment.mask[seat], (game, place))
+            seat = None
+            if self._privileged is not None:
+                self._privileged.write(moment.state, (game,))
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            where = f"match {game}" if seat is None else f"match {game}, seat {seat}"
+            raise GameError(f"{self.id}, {where}: {error}") from error
+
+    def _arrays(self) -> Tree:
+        """Every array that is shown or depended on."""
+        names = ("to_act", "reward", "terminated", "truncated", "over", "dropped", "_ended")
+        arrays = {name: getattr(self, name) for name in names}
+        for k, group in enumerate(self.groups):
+            arrays |= {f"obs{k}:{path}": leaf for path, leaf in group.obs.items()}
+            arrays |= {f"mask{k}:{path}": leaf for path, leaf in group.mask.items()}
+        if self._privileged is not None:
+            arrays |= {f"privileged:{path}": leaf for path, leaf in self.privileged.items()}
+        return arrays
+
+    def state(self) -> Tree | None:
+        """Every match, where each can save itself; saved [B, N] uint8 holds the longest's N bytes."""
+        saved: list[bytes] = []
+        for match, over in zip(self._matches, self.over):
+            own = b"" if over or match is None else match.save()
+            if own is None:
+                return None
+            saved.append(own)
+        size = np.array([len(own) for own in saved])
+        rows = np.zeros((self.num_games, size.max()), np.uint8)
+        for row, own in zip(rows, saved):
+            row[: len(own)] = np.frombuffer(own, np.uint8)
+        return copy_state(self._arrays()) | {"saved": rows, "saved_size": size}
+
+    def set_state(self, state: Tree) -> None:
+        """Go on from what `state` of as many games gave."""
+        saved = {name: state[name] for name in ("saved", "saved_size") if name in state}
+        load_state(self.id, self._arrays(), {name: state[name] for name in state.keys() - saved.keys()})
+        check_array(self.id, "state 'saved_size'", saved["saved_size"], (self.num_games,), np.int64)
+        for game in np.flatnonzero(~self.over).tolist():
+            match = self._matches[game]
+            if match is None:
+                match = self._matches[game] = self._make_match()
+            match.load(saved["saved"][game, : saved["saved_size"][game]].tobytes())
+
+    def render(self, game: int) -> str:
+        """What the match's object says of itself."""
+        match = self._matches[game]
+        return "not started" if match is None else match.render()
+
+    def action_names(self, game: int) -> list[str] | None:
+        """Names of the actions of the seat to act, where the match's object has such."""
+        match = self._matches[game]
+        return None if match is None or self.over[game] else match.action_names()
+
+    def close(self) -> None:
+        """Close every match's object."""
+        for match in self._matches:
+            if match is not None:
+                match.close()
+        self._matches = [None] * self.num_games
+
+
+def _reset(match: Match, seed: int) -> Moment:
+    return match.reset(seed)
+
+
+def _step(match: Match, actions: dict[int, Any]) -> Moment:
+    return match.step(actions)
+
+
+def role(name: str) -> str:
+    """A seat's name without a trailing number: "adversary_1" -> "adversary"."""
+    stem, _, number = name.rpartition("_")
+    return stem if stem and number.isdigit() else name
+
+
+def make_groups(seats: Sequence[Seat], num_games: int) -> tuple[Group, ...]:
+    """Seats with equal spaces and masks together, called after their common role, else "seat"."""
+    members: list[list[int]] = []
+    for seat, (_, *spaces_and_mask) in enumerate(seats):
+        for group in members:
+            if [*seats[group[0]][1:]] == spaces_and_mask:
+                group.append(seat)
+                break
+        else:
+            members.append([seat])
+    roles = [{role(seats[seat].name) for seat in group} for group in members]
+    names = [next(iter(own)) if len(own) == 1 else "seat" for own in roles]
+    groups = []
+    for name, group in zip(names, members):
+        one = seats[group[0]]
+        groups.append(
+            Group(
+                name if names.count(name) == 1 else one.name,
+                tuple(group),
+                one.observation_space,
+                one.action_space,
+                empty_rows(one.observation_space, num_games, len(group)),
+                empty_mask(one.action_space, num_games, len(group)) if one.has_mask else {},
+            )
+        )
+    return tuple(groups)
+
+
+def _check_seat(id: str, seat: Seat) -> None:
+    for word, space in (("observation", seat.observation_space), ("action", seat.action_space)):
+        try:
+            check_space(space)
+        except ValueError as error:
+            raise ValueError(f"{id}, seat {seat.name!r}, {word}: {error}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: type, message, and where in the game's own code it came from."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
+    libraries = {path for name, path in sysconfig.get_paths().items() if "lib" in name}
+    theirs = [frame for frame in frames if not frame.filename.startswith(here)]
+    own = [frame for frame in theirs if not any(frame.filename.startswith(path) for path in libraries)]
+    for frame in (own or theirs or frames)[-1:]:
+        what += f" ({Path(frame.filename).name}:{frame.lineno}: {frame.line})"
+    return what
