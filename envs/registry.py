@@ -18,6 +18,8 @@ EnvFactory = Callable[..., VectorEnv]
 
 _NATIVE = {
     "connect_four": "envs.connect_four:ConnectFour",
+    "kuhn_poker": "envs.kuhn_poker:KuhnPoker",
+    "leduc_poker": "envs.leduc_poker:LeducPoker",
     "cartpole": "envs.cartpole:CartPole",
 }
 
