@@ -18,9 +18,14 @@ EnvFactory = Callable[..., VectorEnv]
 
 _NATIVE = {
     "connect_four": "envs.connect_four:ConnectFour",
+    "matrix_game": "envs.matrix_game:MatrixGame",
+    "phantom_tic_tac_toe": "envs.phantom_tic_tac_toe:PhantomTicTacToe",
+    "rock_paper_scissors": "envs.matrix_game:RockPaperScissors",
+    "tic_tac_toe": "envs.tic_tac_toe:TicTacToe",
     "kuhn_poker": "envs.kuhn_poker:KuhnPoker",
     "leduc_poker": "envs.leduc_poker:LeducPoker",
     "cartpole": "envs.cartpole:CartPole",
+    "signalling": "envs.signalling:Signalling",
 }
 
 

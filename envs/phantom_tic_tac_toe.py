@@ -1,0 +1,183 @@
+"""Phantom tic-tac-toe: B matches in lockstep, every loop over games in a Numba kernel.
+
+Neither seat sees the other's marks. Who tries a cell that the other has marked learns that, and tries
+again. Source: Teytaud and Teytaud 2011, "Lemmas on partial observation, with application to phantom
+games".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium.spaces import Discrete, MultiBinary
+from numba import njit
+
+from envs import native
+from envs.tic_tac_toe import CELLS, EMPTY_AT, FULL, MARKS_AT, OBS_SIZE, draw_board, has_line, how_it_ended
+from envs.vector import Bot, GameError, Group, Tree
+
+TO_ACT_AT = OBS_SIZE  # in the privileged view, after the whole board
+
+
+class _Matches(NamedTuple):
+    """B matches: everything that a kernel reads and writes."""
+
+    marks: np.ndarray  # [B, 2] int64, bitboard of each seat
+    obs: np.ndarray  # [B, 2, 27] int8
+    mask: np.ndarray  # [B, 2, 9] bool, cells that are empty for all that the seat knows
+    privileged: np.ndarray  # [B, 29] int8
+    to_act: np.ndarray  # [B, 2] bool
+    reward: np.ndarray  # [B, 2] float32
+    terminated: np.ndarray  # [B, 2] bool
+    over: np.ndarray  # [B] bool
+
+
+@njit(cache=True, nogil=True)
+def _restart(m: _Matches, games: np.ndarray) -> None:
+    """Open matches in slots games [K] int64."""
+    for k in range(games.shape[0]):
+        game = games[k]
+        m.marks[game] = 0
+        m.obs[game] = 0
+        m.obs[game, :, EMPTY_AT : EMPTY_AT + CELLS] = 1
+        m.mask[game] = True
+        m.privileged[game] = 0
+        m.privileged[game, EMPTY_AT : EMPTY_AT + CELLS] = 1
+        m.privileged[game, TO_ACT_AT] = 1
+        m.to_act[game, 0] = True
+        m.to_act[game, 1] = False
+        m.reward[game] = 0
+        m.terminated[game] = False
+        m.over[game] = False
+
+
+@njit(cache=True, nogil=True)
+def _first_illegal(m: _Matches, action: np.ndarray) -> int:
+    """The first slot whose acting seat asks for an illegal cell in action [B, 2]; -1 if none does."""
+    for game in range(m.over.shape[0]):
+        if m.over[game]:
+            continue
+        seat = int(m.to_act[game, 1])
+        cell = action[game, seat]
+        if cell < 0 or cell >= CELLS or not m.mask[game, seat, cell]:
+            return game
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _mark(m: _Matches, game: int, seat: int, cell: int) -> None:
+    """Marks an empty cell: the turn passes, or the match ends."""
+    other = 1 - seat
+    m.marks[game, seat] |= 1 << cell
+    m.privileged[game, EMPTY_AT + cell] = 0
+    m.privileged[game, MARKS_AT[seat] + cell] = 1
+    won = has_line(m.marks[game, seat])
+    ended = won or m.marks[game, 0] | m.marks[game, 1] == FULL
+    if won:
+        m.reward[game, seat] = 1
+        m.reward[game, other] = -1
+    if ended:
+        m.terminated[game] = True
+        m.over[game] = True
+    m.to_act[game, seat] = False
+    m.to_act[game, other] = not ended
+    m.privileged[game, TO_ACT_AT + seat] = 0
+    m.privileged[game, TO_ACT_AT + other] = not ended
+
+
+@njit(cache=True, nogil=True)
+def _step(m: _Matches, action: np.ndarray) -> None:
+    """One legal try, from action [B, 2], in every match that is not over."""
+    for game in range(m.over.shape[0]):
+        if m.over[game]:
+            m.reward[game] = 0
+            continue
+        seat = int(m.to_act[game, 1])
+        cell = action[game, seat]
+        taken = m.marks[game, 1 - seat] >> cell & 1
+        m.obs[game, seat, EMPTY_AT + cell] = 0
+        m.obs[game, seat, MARKS_AT[1 - seat if taken else seat] + cell] = 1
+        m.mask[game, seat, cell] = False
+        if not taken:
+            _mark(m, game, seat, cell)
+
+
+class PhantomTicTacToe:
+    """Phantom tic-tac-toe: two seats, seat 0 plays X first; +1 to the winner, -1 to the loser.
+
+    The obs is OpenSpiel's observation tensor: the cells that the seat takes for empty, those where
+    it knows of an O and those where it knows of an X. It does not show in which order they came, which
+    tells what the other knows: that takes memory. Action 3 * row + column tries a cell.
+    `privileged` is the same of the whole board, and who is to act (2).
+    """
+
+    id = "phantom_tic_tac_toe"
+    openspiel = "phantom_ttt"
+    teams = (0, 1)
+    zero_sum = True
+    bots: Mapping[str, Bot] = {}
+    privileged_space = MultiBinary(OBS_SIZE + 2)
+
+    def __init__(self, num_games: int) -> None:
+        native.check_int(self.id, "num_games", num_games, 1, None)
+        self.num_games = num_games
+        self._matches = _Matches(
+            marks=np.zeros((num_games, 2), np.int64),
+            obs=np.zeros((num_games, 2, OBS_SIZE), np.int8),
+            mask=np.ones((num_games, 2, CELLS), np.bool_),
+            privileged=np.zeros((num_games, OBS_SIZE + 2), np.int8),
+            to_act=np.zeros((num_games, 2), np.bool_),
+            reward=np.zeros((num_games, 2), np.float32),
+            terminated=np.zeros((num_games, 2), np.bool_),
+            over=np.ones(num_games, np.bool_),
+        )
+        self.to_act = self._matches.to_act
+        self.reward = self._matches.reward
+        self.terminated = self._matches.terminated
+        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
+        self.over = self._matches.over
+        self.privileged: Tree = {"": self._matches.privileged}
+        obs, mask = {"": self._matches.obs}, {"": self._matches.mask}
+        self.groups = (Group("seat", (0, 1), MultiBinary(OBS_SIZE), Discrete(CELLS), obs, mask),)
+
+    def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
+        """Open new matches in slots games [K] int64; the rules draw nothing from seeds [K] uint64."""
+        games, _ = native.check_restart(self.id, self.num_games, games, seeds)
+        _restart(self._matches, games)
+
+    def step(self, actions: tuple[Tree, ...]) -> None:
+        """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
+        action = actions[0][""]
+        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
+        game = _first_illegal(self._matches, action)
+        if game >= 0:
+            seat = int(self.to_act[game, 1])
+            legal = np.flatnonzero(self._matches.mask[game, seat]).tolist()
+            raise GameError(
+                f"{self.id}, match {game}, seat {seat}: "
+                f"action {action[game, seat]} is illegal; legal are {legal}"
+            )
+        _step(self._matches, action)
+
+    def state(self) -> Tree:
+        """A copy of every array that the matches consist of, [B, ...] each."""
+        return native.copy_state(self._matches._asdict())
+
+    def set_state(self, state: Tree) -> None:
+        """Go on from what `state` of as many games gave."""
+        native.load_state(self.id, self._matches._asdict(), state)
+
+    def render(self, game: int) -> str:
+        """The whole board, what the seat to act has not tried, and whose turn it is."""
+        board = draw_board(self._matches.marks[game])
+        if self.over[game]:
+            return f"{board}\n{how_it_ended(self._matches.marks[game])}"
+        seat = int(self.to_act[game, 1])
+        cells = " ".join(str(cell + 1) for cell in np.flatnonzero(self._matches.mask[game, seat]))
+        return f"{board}\n{'XO'[seat]} to move; not yet tried: {cells}"
+
+    def action_names(self, game: int) -> list[str]:
+        """The cells as a person counts them: "1" to "9", row by row."""
+        return [str(cell + 1) for cell in range(CELLS)]

@@ -1,0 +1,110 @@
+"""Phantom tic-tac-toe against OpenSpiel's rules, and what each seat sees by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyspiel
+import pytest
+
+from envs.conformance import check
+from envs.phantom_tic_tac_toe import PhantomTicTacToe
+from envs.random_play import random_actions
+from envs.vector import GameError
+
+NUM_MATCHES = 1000
+
+
+def _start(num_games: int) -> PhantomTicTacToe:
+    env = PhantomTicTacToe(num_games)
+    env.restart(np.arange(num_games), np.arange(num_games, dtype=np.uint64))
+    return env
+
+
+def _play(env: PhantomTicTacToe, cells: str) -> None:
+    """Try the cells, named 1..9 as on the board, in every match."""
+    for name in cells:
+        env.step(({"": np.full((env.num_games, 2), int(name) - 1, np.int64)},))
+
+
+def test_conforms():
+    check(PhantomTicTacToe)
+
+
+def test_same_rules_as_openspiel_move_by_move():
+    env = _start(NUM_MATCHES)
+    game = pyspiel.load_game(PhantomTicTacToe.openspiel)
+    states = [game.new_initial_state() for _ in range(NUM_MATCHES)]
+    rng = np.random.default_rng(0)
+    group = env.groups[0]
+    assert group.obs[""].shape[2:] == tuple(game.observation_tensor_shape())
+    found, longest = 0, 0
+    for ply in range(game.max_game_length()):
+        live = np.flatnonzero(~env.over)
+        if not live.size:
+            break
+        longest = ply + 1
+        for g in live:
+            seat = states[g].current_player()
+            assert env.to_act[g].tolist() == [seat == 0, seat == 1]
+            assert np.flatnonzero(group.mask[""][g, seat]).tolist() == states[g].legal_actions()
+            for viewer in range(2):
+                assert group.obs[""][g, viewer].tolist() == states[g].observation_tensor(viewer)
+        (action,) = random_actions(env, rng)
+        env.step((action,))
+        for g in live:
+            seat = states[g].current_player()
+            states[g].apply_action(int(action[""][g, seat]))
+            found += states[g].current_player() == seat
+            assert env.over[g] == states[g].is_terminal()
+            assert env.terminated[g].tolist() == [states[g].is_terminal()] * 2
+            assert env.reward[g].tolist() == states[g].returns()
+    assert env.over.all()
+    assert found > NUM_MATCHES
+    assert longest > 13  # of 17, which needs all marks of the other to be found
+    assert not env.truncated.any()
+
+
+def test_who_finds_a_mark_learns_it_alone_and_tries_again():
+    env = _start(1)
+    _play(env, "55")
+    obs, mask = env.groups[0].obs[""][0], env.groups[0].mask[""][0]
+    assert env.to_act.tolist() == [[False, True]]
+    assert np.flatnonzero(obs[1]).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 18 + 4]  # an X in the middle
+    assert np.flatnonzero(~mask[1]).tolist() == [4]
+    _play(env, "1")
+    assert env.to_act.tolist() == [[True, False]]
+    assert np.flatnonzero(obs[0]).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 18 + 4]  # no O is known of
+    assert np.flatnonzero(obs[1]).tolist() == [1, 2, 3, 5, 6, 7, 8, 9 + 0, 18 + 4]
+
+
+def test_the_privileged_view_is_the_whole_board_and_who_acts():
+    env = _start(1)
+    _play(env, "551")
+    view = env.privileged[""][0]
+    assert env.privileged_space.contains(view)
+    assert np.flatnonzero(view).tolist() == [1, 2, 3, 5, 6, 7, 8, 9 + 0, 18 + 4, 27]
+    _play(env, "1")  # X finds the O, and is still to act
+    assert np.flatnonzero(view).tolist() == [1, 2, 3, 5, 6, 7, 8, 9 + 0, 18 + 4, 27]
+    _play(env, "2")
+    assert np.flatnonzero(view).tolist() == [2, 3, 5, 6, 7, 8, 9 + 0, 18 + 1, 18 + 4, 28]
+    _play(env, "38")
+    assert env.reward.tolist() == [[1, -1]]
+    assert np.flatnonzero(view)[-1] < 27
+
+
+def test_an_illegal_action_names_match_and_seat_and_changes_nothing():
+    env = _start(2)
+    _play(env, "55")
+    before = env.state()
+    with pytest.raises(GameError, match=r"phantom_tic_tac_toe, match 1, seat 1: action 4 is illegal"):
+        env.step(({"": np.array([[4, 0], [0, 4]])},))
+    for name, array in env.state().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_render():
+    env = _start(1)
+    _play(env, "55")
+    assert env.render(0) == "1 2 3\n4 X 6\n7 8 9\nO to move; not yet tried: 1 2 3 4 6 7 8 9"
+    _play(env, "1238")
+    assert env.render(0) == "O X O\n4 X 6\n7 X 9\nX has won"
