@@ -108,7 +108,7 @@ class PythonGames:
         self.id, self.num_games, self.zero_sum = id, num_games, zero_sum
         self.teams = tuple(teams)
         self.seat_names = tuple(seat.name for seat in seats)
-        self.bots = dict(bots or {})
+        self.bots: Mapping[str, Bot | tuple[Bot, ...]] = dict(bots or {})
         for seat in seats:
             _check_seat(id, seat)
         self.groups = make_groups(seats, num_games)

@@ -6,7 +6,7 @@ belong to it and are overwritten in place by `step` and `restart`; a caller that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +17,11 @@ Tree = dict[str, np.ndarray]
 """A space's leaves by path ("a/b" for nested spaces, "" for a space that is itself a leaf)."""
 
 Bot = Callable[[Tree, Tree, np.random.Generator], Tree]
-"""A scripted player: (obs leaves [R, ...], mask leaves [R, n], generator) -> action leaves [R, ...]."""
+"""A scripted player: (obs leaves [R, ...], mask leaves [R, n], generator) -> action leaves [R, ...].
+
+The mask of a leaf holds its n choices: those of a Discrete; those of a MultiDiscrete's parts side by side;
+(0 legal, 1 legal) of each bit of a MultiBinary side by side.
+"""
 
 
 class GameError(ValueError):
@@ -34,18 +38,33 @@ class Group:
     action_space: gymnasium.Space
     obs: Tree  # leaf -> [B, S, ...]; a row is valid where its seat is to act, or was truncated
     mask: Tree = field(default_factory=dict)  # discrete action leaf -> [B, S, n] bool, legal; may be empty
+    # Action leaf -> {primary leaf -> its choices that use the leaf}: elsewhere its value does not matter.
+    uses: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    points: Mapping[str, str] = field(default_factory=dict)  # action leaf -> obs path of the set it points to
 
 
 @runtime_checkable
 class VectorEnv(Protocol):
-    """What every game offers to the rollout, native or adapted."""
+    """What every game offers to the rollout, native or adapted.
+
+    Members that a game may have beside these:
+
+    - `seat_names: tuple[str, ...]` [A], such as "adversary_1"; a seat's role is its name without the "_1".
+    - `privileged_space: gymnasium.Space` and `privileged: Tree`, leaf -> [B, ...]: the whole of each match,
+      for a critic that may see it; overwritten in place, valid for matches in play or just over.
+    - `dropped: np.ndarray` [B] bool: the match is over without a result, because the game raised; nobody
+      is terminated or truncated. `restart` clears it. `cause: str`: the last such error, in one line that
+      begins with its match.
+    - `openspiel: str`: the game of OpenSpiel with the same actions and observations.
+    - `max_return: float`: the highest mean return that can be reached.
+    """
 
     id: str
     num_games: int  # B
     teams: tuple[int, ...]  # [A] team of each seat, numbered from 0
     zero_sum: bool  # the rewards of all seats sum to 0 at every step
     groups: tuple[Group, ...]
-    bots: Mapping[str, Bot]  # scripted players of this game, by name
+    bots: Mapping[str, Bot | tuple[Bot, ...]]  # scripted players by name; several groups: one for each
 
     to_act: np.ndarray  # [B, A] bool, the seat must act in the next step; never a dead one
     reward: np.ndarray  # [B, A] float32, of the last step

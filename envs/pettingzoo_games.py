@@ -1,0 +1,346 @@
+"""PettingZoo's games: `pettingzoo:MODULE`, where MODULE has `parallel_env` or `env` (AEC).
+
+Seats are the agents of `possible_agents`, in that order. An agent's reward is what its next `last()`
+would show, given at once; masks come from observation["action_mask"] or infos["action_mask"].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.modules import import_module, one_line
+from envs.python_games import Match, Moment, PythonGames, Seat
+from envs.vector import VectorEnv
+
+MASK = "action_mask"
+
+_COOPERATIVE = (
+    "*.cooperative_pong_v*", "*.knights_archers_zombies_v*", "*.pistonball_v*", "*.multiwalker_v*",
+    "*.pursuit_v*", "*.waterworld_v*", "*.hanabi_v*", "*.simple_spread_v*", "*.simple_reference_v*",
+    "*.simple_speaker_listener_v*", "*.collect_treasure_v*", "*.simple_formation_v*", "*.simple_line_v*",
+)  # fmt: skip
+_ZERO_SUM = (
+    "*.classic.chess_v*", "*.classic.connect_four_v*", "*.classic.go_v*", "*.classic.leduc_holdem_v*",
+    "*.classic.rps_v*", "*.classic.texas_holdem*_v*", "*.classic.tictactoe_v*",
+)  # fmt: skip
+_CHECKS = ("AssertOutOfBoundsWrapper", "OrderEnforcingWrapper", "TerminateIllegalWrapper")
+"""Wrappers that only look for what the vector game refuses anyway."""
+
+EnvFactory = Callable[..., VectorEnv]
+
+
+def load(id: str, module_name: str) -> EnvFactory:
+    """The factory (num_games, **kwargs) of the module's game; ValueError of one line if there is none."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it goes to stdout
+    if module_name.startswith("pettingzoo.mpe.") or module_name == "pettingzoo.mpe":
+        new = module_name.replace("pettingzoo.mpe", "mpe2")
+        raise ValueError(f"game {id!r}: PettingZoo's MPE is now mpe2: pip install mpe2, and pettingzoo:{new}")
+    module = import_module(id, module_name)
+    if not (hasattr(module, "env") or hasattr(module, "parallel_env")):
+        raise ValueError(f"game {id!r}: {module_name} has neither parallel_env nor env")
+
+    def make(
+        num_games: int,
+        *,
+        api: str = "auto",
+        teams: Mapping[str, Sequence[str]] | None = None,
+        zero_sum: bool | None = None,
+        privileged: bool = True,
+        **kwargs: Any,
+    ) -> VectorEnv:
+        """api: parallel, aec, or auto (parallel if there is one); teams: name -> patterns of agents."""
+        return _make(id, module, num_games, api, teams, zero_sum, privileged, kwargs)
+
+    return make
+
+
+def _make(
+    id: str,
+    module: ModuleType,
+    num_games: int,
+    api: str,
+    teams: Mapping[str, Sequence[str]] | None,
+    zero_sum: bool | None,
+    privileged: bool,
+    kwargs: dict[str, Any],
+) -> PythonGames:
+    parallel = _is_parallel(id, module, api)
+    construct = module.parallel_env if parallel else module.env
+    env = _construct(id, module, construct, kwargs)
+    if "render_mode" not in kwargs and "ansi" in getattr(env, "metadata", {}).get("render_modes", ()):
+        kwargs = kwargs | {"render_mode": "ansi"}
+    agents = getattr(env, "possible_agents", None)
+    if not agents:
+        raise ValueError(f"game {id!r}: it must have possible_agents, since its seats are fixed")
+    names = [str(agent) for agent in agents]
+    shown = _first_look(id, env, parallel)
+    seats = [_seat(env, agent, name, shown) for agent, name in zip(agents, names)]
+    state_space = _state_space(env) if privileged else None
+    kind = ParallelMatch if parallel else AecMatch
+    infos_mask = any(MASK in info for info in shown.values())
+
+    def make_match() -> Match:
+        return kind(_bare(construct(**kwargs)), agents, infos_mask, state_space is not None)
+
+    with contextlib.suppress(Exception):  # it was made for a look only
+        env.close()
+    return PythonGames(
+        id,
+        make_match,
+        num_games,
+        seats,
+        team_numbers(id, names, teams) if teams is not None else default_teams(module.__name__, names),
+        zero_sum=_matches(module.__name__, _ZERO_SUM) if zero_sum is None else zero_sum,
+        privileged_space=state_space,
+    )
+
+
+def _is_parallel(id: str, module: ModuleType, api: str) -> bool:
+    """Whether the module's parallel_env is to be played."""
+    offered = [name for name, attr in (("parallel", "parallel_env"), ("aec", "env")) if hasattr(module, attr)]
+    if api != "auto" and api not in offered:
+        raise ValueError(f"game {id!r}: api={api!r} must be one of {', '.join(['auto', *offered])}")
+    return api == "parallel" or (api == "auto" and "parallel" in offered)
+
+
+def _construct(id: str, module: ModuleType, construct: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    if kwargs.get("render_mode") != "human":
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    try:
+        return construct(**kwargs)
+    except Exception as error:  # a constructor may fail in any way
+        allowed = f"; its kwargs are {', '.join(_kwargs(module))}" if kwargs else ""
+        raise ValueError(f"game {id!r}: cannot be made: {one_line(error)}{allowed}") from error
+
+
+def _kwargs(module: ModuleType) -> list[str]:
+    """Names of the constructor's arguments, as far as its signatures tell, and our own."""
+    names: list[str] = []
+    for attr in ("raw_env", "env", "parallel_env"):
+        if hasattr(module, attr):
+            for name, parameter in inspect.signature(getattr(module, attr)).parameters.items():
+                if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                    names.append(name)
+    return [*dict.fromkeys(names), "api", "teams", "zero_sum", "privileged"]
+
+
+def _bare(env: Any) -> Any:
+    """The game without wrappers that repeat our checks at every call."""
+    if hasattr(env, "aec_env"):  # a game in turns shown as one at once
+        env.aec_env = _bare(env.aec_env)
+    while type(env).__name__ in _CHECKS and type(env).__module__.startswith("pettingzoo."):
+        env = env.env
+    return env
+
+
+def _first_look(id: str, env: Any, parallel: bool) -> dict[Any, Mapping[str, Any]]:
+    """Infos by agent after a reset: they tell whether masks come that way."""
+    try:
+        result = env.reset(seed=0)
+        infos = result[1] if parallel else env.infos
+        return {agent: info or {} for agent, info in infos.items()}
+    except Exception as error:  # a game may fail in any way
+        raise ValueError(f"game {id!r}: its reset fails: {one_line(error)}") from error
+
+
+def _seat(env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[str, Any]]) -> Seat:
+    space = env.observation_space(agent)
+    has_mask = any(MASK in info for info in infos.values())
+    if isinstance(space, spaces.Dict) and MASK in space.spaces:
+        rest = {key: child for key, child in space.items() if key != MASK}
+        space = rest["observation"] if [*rest] == ["observation"] else spaces.Dict(rest)
+        has_mask = True
+    return Seat(name, space, env.action_space(agent), has_mask)
+
+
+def _state_space(env: Any) -> spaces.Space | None:
+    """The space of the game's state(), or None where it has no sound one."""
+    try:
+        value = np.asarray(env.state())
+        space = getattr(env, "state_space", None)
+    except Exception:
+        return None
+    if isinstance(space, spaces.Box) and space.shape == value.shape:
+        return space
+    if value.dtype.kind not in "biuf" or value.ndim == 0:
+        return None
+    return spaces.Box(-np.inf, np.inf, value.shape, np.float32)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def default_teams(module_name: str, names: Sequence[str]) -> list[int]:
+    """The team of each agent: known cooperative games one team; adversaries (in simple_crypto: eve)
+    against the rest; otherwise every agent is a team of its own.
+    """
+    if _matches(module_name, _COOPERATIVE):
+        return [0] * len(names)
+    foe = "eve*" if _matches(module_name, ("*.simple_crypto_v*",)) else "*adversary*"
+    against = [fnmatch.fnmatchcase(name, foe) for name in names]
+    if any(against) and not all(against):
+        return [int(is_foe != against[0]) for is_foe in against]
+    return list(range(len(names)))
+
+
+def team_numbers(id: str, names: Sequence[str], teams: Mapping[str, Sequence[str]]) -> list[int]:
+    """The team of each agent by the user's table: team -> patterns, of which one team's must fit."""
+    numbers = []
+    for name in names:
+        fits = [k for k, patterns in enumerate(teams.values()) if _matches(name, _as_list(patterns))]
+        if len(fits) != 1:
+            which = "no team" if not fits else f"the teams {', '.join([*teams][k] for k in fits)}"
+            raise ValueError(
+                f"game {id!r}: teams puts the agent {name!r} in {which}; agents are {', '.join(names)}"
+            )
+        numbers.append(fits[0])
+    for k, team in enumerate(teams):
+        if k not in numbers:
+            raise ValueError(
+                f"game {id!r}: teams has {team!r} without any agent; agents are {', '.join(names)}"
+            )
+    return numbers
+
+
+def _as_list(patterns: Sequence[str]) -> Sequence[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+class _AgentMatch(Match):
+    """What both of PettingZoo's interfaces share."""
+
+    def __init__(self, env: Any, agents: Sequence[Any], infos_mask: bool, has_state: bool) -> None:
+        """infos_mask: masks come in infos; has_state: state() is shown at every moment."""
+        self._env = env
+        self._agents = list(agents)
+        self._seat = {agent: seat for seat, agent in enumerate(agents)}
+        self._infos_mask = infos_mask
+        self._has_state = has_state
+        self._last: dict[Any, Any] = {}  # agent -> its last action, for render
+
+    def _show(self, moment: Moment, agent: Any, obs: Any, info: Mapping[str, Any] | None) -> None:
+        """Add what an agent sees to a moment whose obs and mask are dicts."""
+        seat = self._seat[agent]
+        if isinstance(obs, Mapping) and MASK in obs:
+            moment.mask[seat] = obs[MASK]  # type: ignore[index]
+            rest = {key: value for key, value in obs.items() if key != MASK}
+            obs = rest["observation"] if [*rest] == ["observation"] else rest
+        elif self._infos_mask:
+            mask = (info or {}).get(MASK)
+            moment.mask[seat] = self._all_legal(agent) if mask is None else mask  # type: ignore[index]
+        moment.obs[seat] = obs  # type: ignore[index]
+
+    def _all_legal(self, agent: Any) -> np.ndarray:
+        return np.ones(int(self._env.action_space(agent).n), np.bool_)
+
+    def _finish(self, moment: Moment) -> Moment:
+        """Once no agent is left, the seats that never ended (or never came) end with the match."""
+        if not self._env.agents:
+            moment.to_act = []
+            moment.terminated = set(range(len(self._agents))) - set(moment.truncated)
+        if self._has_state:
+            moment.state = self._env.state()
+        return moment
+
+    def render(self) -> str:
+        """The game's own text where it has one, else what each agent did last."""
+        drawn = self._env.render() if getattr(self._env, "render_mode", None) == "ansi" else None
+        if isinstance(drawn, str):
+            return drawn
+        lines = [f"{agent}: {self._last.get(agent, '-')}" for agent in self._agents]
+        return "\n".join(["last actions", *lines])
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class ParallelMatch(_AgentMatch):
+    """All living agents act at once."""
+
+    def reset(self, seed: int) -> Moment:
+        obs, infos = self._env.reset(seed=seed % 2**31)
+        self._last = {}
+        return self._moment(obs, infos, Moment([], {}))
+
+    def step(self, actions: dict[int, Any]) -> Moment:
+        self._last = {self._agents[seat]: action for seat, action in actions.items()}
+        obs, reward, terminated, truncated, infos = self._env.step(dict(self._last))
+        moment = Moment(
+            [],
+            {},
+            reward={self._seat[agent]: value for agent, value in reward.items()},
+            terminated={self._seat[agent] for agent, ends in terminated.items() if ends},
+            truncated={self._seat[agent] for agent, ends in truncated.items() if ends},
+        )
+        return self._moment(obs, infos, moment)
+
+    def _moment(self, obs: Mapping[Any, Any], infos: Mapping[Any, Any], moment: Moment) -> Moment:
+        for agent, own in obs.items():
+            self._show(moment, agent, own, infos.get(agent))
+        ended = {*moment.terminated, *moment.truncated}
+        living = [self._seat[agent] for agent in self._env.agents if agent in obs]
+        moment.to_act = [seat for seat in living if seat not in ended]
+        return self._finish(moment)
+
+
+class AecMatch(_AgentMatch):
+    """Agents act in turn; the steps of dead ones, which PettingZoo asks for, are taken here."""
+
+    def reset(self, seed: int) -> Moment:
+        self._env.reset(seed=seed % 2**31)
+        self._last = {}
+        self._paid: dict[Any, float] = dict.fromkeys(self._env.agents, 0.0)  # rewards counted so far
+        return self._moment()
+
+    def step(self, actions: dict[int, Any]) -> Moment:
+        ((_, action),) = actions.items()
+        agent = self._env.agent_selection
+        self._last[agent] = action
+        # What it earned before was counted; that the game itself forgets it here, not every one does.
+        self._env._cumulative_rewards[agent] = self._paid[agent] = 0.0
+        self._env.step(action)
+        return self._moment()
+
+    def _moment(self) -> Moment:
+        """Count rewards, let the dead go, and show the agent whose turn it is."""
+        env = self._env
+        reward: dict[int, float] = {}
+        terminated, truncated = set[int](), set[int]()
+        moment = Moment([], {}, reward=reward, terminated=terminated, truncated=truncated)
+        self._count(reward)
+        while env.agents:
+            agent = env.agent_selection
+            if not (env.terminations[agent] or env.truncations[agent]):
+                break
+            if env.terminations[agent]:
+                terminated.add(self._seat[agent])
+            else:
+                truncated.add(self._seat[agent])
+                self._show(moment, agent, env.observe(agent), env.infos.get(agent))
+            env.step(None)
+            self._count(reward)
+        if env.agents:
+            moment.to_act = [self._seat[env.agent_selection]]
+            self._show(
+                moment, env.agent_selection, env.observe(env.agent_selection), env.infos[env.agent_selection]
+            )
+        return self._finish(moment)
+
+    def _count(self, reward: dict[int, float]) -> None:
+        """Add what the agents earned since the last count."""
+        for agent, total in self._env._cumulative_rewards.items():
+            earned = total - self._paid.get(agent, 0.0)
+            if earned:
+                reward[self._seat[agent]] = reward.get(self._seat[agent], 0.0) + float(earned)
+                self._paid[agent] = total
