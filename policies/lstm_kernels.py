@@ -12,38 +12,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-_F32 = np.float32
-_LIMIT = _F32(7.90531110763549805)  # where the approximation reaches 1
-_FAST = {"contract", "nsz", "arcp", "reassoc"}  # not the flags that assume away NaN
-_JIT = {"nogil": True, "cache": True, "fastmath": _FAST, "error_model": "numpy"}
+from policies.activations import F32, JIT, sigmoid, tanh
 
 
-@numba.njit(inline="always", **_JIT)
-def _tanh(x):  # type: ignore[no-untyped-def]
-    """Rational approximation of degree 13 over 6, within 4e-7 of tanh; it vectorises, libm's does not."""
-    x = _LIMIT if x > _LIMIT else x  # as comparisons, which let NaN through
-    x = -_LIMIT if x < -_LIMIT else x
-    s = x * x
-    p = _F32(-2.76076847742355e-16)
-    p = p * s + _F32(2.00018790482477e-13)
-    p = p * s + _F32(-8.60467152213735e-11)
-    p = p * s + _F32(5.12229709037114e-08)
-    p = p * s + _F32(1.48572235717979e-05)
-    p = p * s + _F32(6.37261928875436e-04)
-    p = p * s + _F32(4.89352455891786e-03)
-    q = _F32(1.19825839466702e-06)
-    q = q * s + _F32(1.18534705686654e-04)
-    q = q * s + _F32(2.26843463243900e-03)
-    q = q * s + _F32(4.89352518554385e-03)
-    return x * p / q
-
-
-@numba.njit(inline="always", **_JIT)
-def _sigmoid(x):  # type: ignore[no-untyped-def]
-    return _F32(0.5) * _tanh(_F32(0.5) * x) + _F32(0.5)
-
-
-@numba.njit(**_JIT)
+@numba.njit(**JIT)
 def forward(gates, hidden_gates, cell_in, hidden, cell):  # type: ignore[no-untyped-def]
     """One step of N lanes: hidden [N, H] and cell [N, H] are written.
 
@@ -52,25 +24,25 @@ def forward(gates, hidden_gates, cell_in, hidden, cell):  # type: ignore[no-unty
     lanes, width = cell.shape
     for n in range(lanes):
         for j in range(2 * width):
-            gates[n, j] = _sigmoid(gates[n, j] + hidden_gates[n, j])
+            gates[n, j] = sigmoid(gates[n, j] + hidden_gates[n, j])
         for j in range(2 * width, 3 * width):
-            gates[n, j] = _tanh(gates[n, j] + hidden_gates[n, j])
+            gates[n, j] = tanh(gates[n, j] + hidden_gates[n, j])
         for j in range(3 * width, 4 * width):
-            gates[n, j] = _sigmoid(gates[n, j] + hidden_gates[n, j])
+            gates[n, j] = sigmoid(gates[n, j] + hidden_gates[n, j])
         for j in range(width):
             cell[n, j] = gates[n, width + j] * cell_in[n, j] + gates[n, j] * gates[n, 2 * width + j]
         for j in range(width):
-            hidden[n, j] = gates[n, 3 * width + j] * _tanh(cell[n, j])
+            hidden[n, j] = gates[n, 3 * width + j] * tanh(cell[n, j])
 
 
-@numba.njit(**_JIT)
+@numba.njit(**JIT)
 def reset(is_first, hidden, cell, hidden_in, cell_in):  # type: ignore[no-untyped-def]
     """The state that enters a step: a copy of hidden and cell [N, H], zero where an episode opens."""
     lanes, width = cell.shape
     for n in range(lanes):
         if is_first[n]:
-            hidden_in[n, :] = _F32(0.0)
-            cell_in[n, :] = _F32(0.0)
+            hidden_in[n, :] = F32(0.0)
+            cell_in[n, :] = F32(0.0)
         else:
             for j in range(width):
                 hidden_in[n, j] = hidden[n, j]
@@ -78,7 +50,7 @@ def reset(is_first, hidden, cell, hidden_in, cell_in):  # type: ignore[no-untype
                 cell_in[n, j] = cell[n, j]
 
 
-@numba.njit(**_JIT)
+@numba.njit(**JIT)
 def backward(  # type: ignore[no-untyped-def]
     grad_output, grad_next, is_first_next, gates, cell_in, cell, grad_cell, grad_gates
 ):
@@ -88,13 +60,13 @@ def backward(  # type: ignore[no-untyped-def]
     (is_first_next) neither it nor grad_cell reaches this step.
     """
     lanes, width = cell.shape
-    one = _F32(1.0)
+    one = F32(1.0)
     grad_hidden = np.empty(width, np.float32)
     tanh_cell = np.empty(width, np.float32)
     for n in range(lanes):
-        keep = _F32(0.0) if is_first_next[n] else one
+        keep = F32(0.0) if is_first_next[n] else one
         for j in range(width):
-            tanh_cell[j] = _tanh(cell[n, j])
+            tanh_cell[j] = tanh(cell[n, j])
         for j in range(width):
             grad_hidden[j] = grad_output[n, j] + keep * grad_next[n, j]
         for j in range(width):

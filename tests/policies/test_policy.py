@@ -5,9 +5,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from policies.encoders import MLP, VectorInput
+from policies.encoders.mlp import MLP
+from policies.encoders.observation import ObservationInput
 from policies.linear import linear, matmul_t, weight_gradient
 from policies.policy import Policy, PolicySpec
+from policies.spaces import leaves
 
 SPACE = spaces.Dict(
     {
@@ -16,6 +18,10 @@ SPACE = spaces.Dict(
         "e": spaces.Tuple((spaces.MultiDiscrete([2, 3]), spaces.Discrete(2))),
     }
 )
+
+
+def observation_input(space, normalize="off", cnn="small"):
+    return ObservationInput(leaves(space), cnn=cnn, normalize=normalize)
 
 
 def draw_obs(space, *shape):
@@ -64,23 +70,23 @@ def test_one_hots_stand_side_by_side():
         "e/0": torch.tensor([[1, 0]]),
         "e/1": torch.tensor([1]),
     }
-    encoder = VectorInput(SPACE)
+    encoder = observation_input(SPACE)
     assert encoder.output_size == 4 + 4 + 3 + 5 + 2
     wanted = [0, 1, 0, 0] + [0.5, -2, 3, 4] + [1, 0, 1] + [0, 1] + [1, 0, 0] + [0, 1]
-    got = encoder(obs)
+    got = encoder(obs).x
     assert got.dtype == torch.float32
     assert got.tolist() == [wanted]
 
 
 def test_leaves_are_taken_by_name_not_by_order():
     obs = draw_obs(SPACE, 5)
-    encoder = VectorInput(SPACE)
-    assert torch.equal(encoder(obs), encoder(dict(reversed(obs.items()))))
+    encoder = observation_input(SPACE)
+    assert torch.equal(encoder(obs).x, encoder(dict(reversed(obs.items()))).x)
 
 
 def test_a_space_without_encoder_is_refused():
     with pytest.raises(ValueError, match="no encoder"):
-        VectorInput(spaces.Text(3))
+        observation_input(spaces.Text(3))
 
 
 def test_layers_of_relu():
@@ -118,7 +124,7 @@ def test_steps_one_by_one_are_the_unroll(core, num_layers):
         whole = policy.unroll(obs, is_first, state)
         for t in range(length):
             out = policy.step({path: leaf[t] for path, leaf in obs.items()}, is_first[t], state)
-            torch.testing.assert_close(out.logits, whole.logits[t], rtol=1e-5, atol=2e-5)
+            torch.testing.assert_close(out.head.flat, whole.head.flat[t], rtol=1e-5, atol=2e-5)
             torch.testing.assert_close(out.value, whole.value[t], rtol=1e-5, atol=2e-5)
             state = out.state
     torch.testing.assert_close(state, whole.state, rtol=1e-5, atol=5e-6)
@@ -134,7 +140,7 @@ def test_rows_do_not_see_each_other():
             is_first[row : row + 1],
             state[:, :, row : row + 1],
         )
-        torch.testing.assert_close(alone.logits[0], out.logits[row], rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(alone.head.flat[0], out.head.flat[row], rtol=1e-5, atol=2e-5)
         torch.testing.assert_close(alone.state[:, :, 0], out.state[:, :, row], rtol=1e-5, atol=2e-6)
 
 
@@ -153,7 +159,7 @@ def test_first_play_is_near_uniform():
     policy = Policy(SPACE, spaces.Discrete(5), PolicySpec())
     state = torch.zeros(1, 2, 64, 128)
     out = policy.step(draw_obs(SPACE, 64), torch.ones(64, dtype=torch.bool), state)
-    assert (out.logits.softmax(-1) - 0.2).abs().max() < 0.01
+    assert (out.head.flat.softmax(-1) - 0.2).abs().max() < 0.01
     assert out.value.std() > 1e-3
 
 
@@ -163,13 +169,15 @@ def test_gradients_of_the_whole_policy():
     weight = torch.randn(6, 4, 5)
     grads = []
     for network, kind in ((policy, torch.float32), (exact, torch.float64)):
-        x = network.encoder(network.input({k: v.reshape(24, *v.shape[2:]) for k, v in obs.items()}).to(kind))
+        x = network.encoder(
+            network.input({k: v.reshape(24, *v.shape[2:]) for k, v in obs.items()}).x.to(kind)
+        )
         hidden, _ = network.core(x.reshape(6, 4, -1), is_first, state.to(kind))
         y = linear(hidden.reshape(24, -1), network.output_weight, network.output_bias).reshape(6, 4, -1)
         loss = (y[..., :-1] * weight).sum() + y[..., -1].sum()
         grads.append(torch.autograd.grad(loss, list(network.parameters())))
     out = policy.unroll(obs, is_first, state)
-    loss = (out.logits * weight).sum() + out.value.sum()
+    loss = (out.head.flat * weight).sum() + out.value.sum()
     grads.append(torch.autograd.grad(loss, list(policy.parameters())))
     for one, wanted, whole in zip(*grads, strict=True):
         scale = max(1.0, float(wanted.abs().max()))
