@@ -1,61 +1,74 @@
-"""Action distributions: what the policy's last layer means."""
+"""Action heads from action spaces: what the policy's last layer means."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import gymnasium
-import torch
+import numpy as np
 from gymnasium import spaces
-from torch import Tensor
+
+from policies.autoregressive_head import AutoregressiveHead
+from policies.categorical_head import CategoricalHead
+from policies.choices import Choices, Pointer
+from policies.composite_head import CompositeHead, IndependentHead
+from policies.conditions import Conditions
+from policies.head_interface import Head, HeadInput, Leaves
+from policies.leaf_heads import LeafHead
+from policies.spaces import leaves
+from policies.squashed_gaussian import SquashedGaussian
+
+__all__ = [
+    "AutoregressiveHead",
+    "CategoricalHead",
+    "CompositeHead",
+    "Head",
+    "HeadInput",
+    "IndependentHead",
+    "Leaves",
+    "make_head",
+]
 
 
-class CategoricalHead:
-    """One choice of n, the illegal ones at probability exactly 0. Logits [..., n]."""
+def make_head(
+    action_space: gymnasium.Space,
+    *,
+    autoregressive: bool = False,
+    uses: Mapping[str, Mapping[str, Sequence[int]]] = {},
+    points: Mapping[str, str] = {},
+    entity_size: int = 0,
+) -> Head:
+    """The head of any nesting of Discrete, MultiDiscrete, MultiBinary and Box of floats.
 
-    def __init__(self, space: gymnasium.Space) -> None:
-        if not isinstance(space, spaces.Discrete) or space.start != 0:
-            raise ValueError(f"no action head for {space}; allowed: Discrete(n) from 0")
-        self.num_inputs = int(space.n)
-        self.num_uniforms = 1
+    autoregressive: parts see the parts before them. uses: {leaf: {primary leaf: [actions that use it]}}.
+    points: {action leaf Discrete(E): observation path of a set of E entities}, whose embeddings are of
+    entity_size.
+    """
+    by_path = leaves(action_space)
+    for path in points:
+        if not isinstance(by_path.get(path), spaces.Discrete):
+            allowed = sorted(path for path, leaf in by_path.items() if isinstance(leaf, spaces.Discrete))
+            raise ValueError(f"points: {path!r} is no Discrete action leaf; allowed: {allowed}")
+    conditions = Conditions(by_path, uses)
+    if isinstance(action_space, spaces.Discrete) and not points:
+        return CategoricalHead(action_space)
+    heads = {path: _leaf_head(path, leaf, points.get(path), entity_size) for path, leaf in by_path.items()}
+    if not heads:
+        raise ValueError(f"no action head for {action_space}: it has no leaves; {_ALLOWED}")
+    return (AutoregressiveHead if autoregressive else IndependentHead)(heads, conditions)
 
-    def log_probs(self, logits: Tensor, mask: dict[str, Tensor]) -> Tensor:
-        """Logits [..., n] and legal [..., n] -> log-probabilities, the dtype's minimum where illegal."""
-        legal = mask.get("")
-        if legal is not None:
-            logits = logits.masked_fill(~legal, torch.finfo(logits.dtype).min)
-        return torch.log_softmax(logits, dim=-1)
 
-    def sample(
-        self, logits: Tensor, mask: dict[str, Tensor], uniform: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Inverse transform of uniform [R, 1] in [0, 1) -> action [R] int64, its logp [R]."""
-        if logits.device.type == "cpu":
-            return self._sample_on_cpu(logits, mask, uniform)
-        log_probs = self.log_probs(logits, mask)
-        probs = log_probs.exp()
-        # Scaled to the sum as rounded, so that the draw never passes the last legal action.
-        cumulative = probs.cumsum(dim=-1)
-        action = (cumulative <= uniform * cumulative[..., -1:]).sum(dim=-1)
-        return {"": action}, log_probs.gather(-1, action[..., None])[..., 0]
+_ALLOWED = "allowed: Discrete, MultiDiscrete, MultiBinary, Box of floats, and Dict or Tuple of these"
 
-    def _sample_on_cpu(
-        self, logits: Tensor, mask: dict[str, Tensor], uniform: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        from policies import head_kernels
 
-        legal = mask[""] if "" in mask else torch.ones_like(logits, dtype=torch.bool)
-        action, logp = logits.new_empty(len(logits), dtype=torch.int64), logits.new_empty(len(logits))
-        head_kernels.sample(*(x.numpy() for x in (logits, legal, uniform[:, 0], action, logp)))
-        return {"": action}, logp
-
-    def best(self, logits: Tensor, mask: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """The likeliest action [R] and its logp [R]."""
-        logp, action = self.log_probs(logits, mask).max(dim=-1)
-        return {"": action}, logp
-
-    def evaluate(
-        self, logits: Tensor, mask: dict[str, Tensor], action: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """logp of the actions taken and entropy in nats, both [...]."""
-        log_probs = self.log_probs(logits, mask)
-        logp = log_probs.gather(-1, action[""][..., None])[..., 0]
-        return logp, -(log_probs.exp() * log_probs).sum(dim=-1)
+def _leaf_head(path: str, space: gymnasium.Space, points_to: str | None, entity_size: int) -> LeafHead:
+    name = " ".join(f"{space} at {path!r}".split()) if path else " ".join(str(space).split())
+    if isinstance(space, spaces.Discrete) and points_to is not None:
+        if entity_size < 1:
+            raise ValueError(f"no action head for {name}: {points_to!r} is no entity set that is encoded")
+        return Pointer(space, points_to, entity_size)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        return Choices(space)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return SquashedGaussian(space, name)
+    raise ValueError(f"no action head for {name}; {_ALLOWED}")

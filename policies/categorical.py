@@ -1,0 +1,62 @@
+"""A masked categorical choice: logits [..., n], legal [..., n] bool (None: all), by inverse transform."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def log_probs(logits: Tensor, legal: Tensor | None) -> Tensor:
+    """Log-probabilities [..., n], very low but finite where illegal, so that products with 0 stay 0."""
+    if legal is not None:
+        logits = logits.masked_fill(~legal, torch.finfo(logits.dtype).min)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def draw(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """uniform [...] in [0, 1) -> choice [...] int64, -1 where nothing is legal, and its logp [...]."""
+    if logits.device.type == "cpu":
+        return _draw_on_cpu(logits, legal, uniform)
+    every = log_probs(logits, legal)
+    cumulative = every.exp().cumsum(dim=-1)
+    # Scaled to the sum as rounded, so that the draw does not pass the last choice ...
+    passed = cumulative > uniform[..., None] * cumulative[..., -1:]
+    if legal is None:
+        legal = torch.ones_like(passed)
+    # ... and held to the legal ones, for a parallel sum need not be monotone in its last bit.
+    passed &= legal
+    last = legal.shape[-1] - 1 - legal.flip(-1).byte().argmax(dim=-1)
+    choice = torch.where(passed.any(dim=-1), passed.byte().argmax(dim=-1), last)
+    logp = every.gather(-1, choice[..., None])[..., 0]
+    return choice.where(legal.any(dim=-1), -1), logp
+
+
+def _draw_on_cpu(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    from policies import head_kernels
+
+    if legal is None:
+        legal = torch.ones_like(logits, dtype=torch.bool)
+    shape, n = logits.shape[:-1], logits.shape[-1]
+    choice, logp = logits.new_empty(shape, dtype=torch.int64), logits.new_empty(shape)
+    rows = logits.reshape(-1, n), legal.reshape(-1, n), uniform.reshape(-1), choice.view(-1), logp.view(-1)
+    head_kernels.sample(*(x.numpy() for x in rows))
+    return choice, logp
+
+
+def best(logits: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The likeliest choice [...], -1 where nothing is legal, and its logp [...]."""
+    logp, choice = log_probs(logits, legal).max(dim=-1)
+    return choice if legal is None else choice.where(legal.any(dim=-1), -1), logp
+
+
+def evaluate(logits: Tensor, legal: Tensor | None, choice: Tensor) -> tuple[Tensor, Tensor]:
+    """logp [...] of choices [...] and entropy [...] in nats."""
+    every = log_probs(logits, legal)
+    logp = every.gather(-1, choice[..., None])[..., 0]
+    return logp, -(every.exp() * every).sum(dim=-1)
+
+
+def kl(logits: Tensor, reference: Tensor, legal: Tensor | None) -> Tensor:
+    """KL(p || q) [...] = sum_a p(a) (log p(a) - log q(a)) over the legal; logits of p and q [..., n]."""
+    p, q = log_probs(logits, legal), log_probs(reference, legal)
+    return (p.exp() * (p - q)).sum(dim=-1)
