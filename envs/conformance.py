@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from gymnasium import spaces
 
+from envs.layout import check_layout
 from envs.leaves import leaf_spaces
 from envs.random_play import View, arrays, is_float, play_on, random_actions, restart, take, trace, view
+from envs.rows import num_choices
 from envs.vector import GameError, Group, Tree, VectorEnv
 
 MakeEnv = Callable[[int], VectorEnv]
@@ -24,7 +26,7 @@ def check(make_env: MakeEnv, *, num_games: int = 6, num_steps: int = 120, seed: 
     always has a seat to act, that each seat's ending is shown once, and that a match depends on its
     seed and actions alone: not on its slot, nor on what was played there before.
     """
-    _check_layout(make_env(num_games), num_games)
+    check_layout(make_env(num_games), num_games)
     _check_play(make_env(num_games), num_steps, seed)
     _check_deterministic(make_env, num_games, num_steps, seed)
     _check_restart_is_local(make_env, num_games, num_steps, seed)
@@ -51,64 +53,6 @@ def _require_same(env: VectorEnv, one: View, two: View, message: str) -> None:
     for name, array in one.items():
         same = np.array_equal(array, two[name], equal_nan=is_float(array))
         _require(same, env, f"{message}: {name}")
-
-
-# What the arrays are.
-
-
-def _check_layout(env: VectorEnv, num_games: int) -> None:
-    """Sizes, dtypes, teams and groups, which never change."""
-    _require(isinstance(env, VectorEnv), env, "does not have every member of VectorEnv")
-    _require(env.num_games == num_games, env, f"num_games is {env.num_games}, not {num_games} as asked")
-    num_seats = len(env.teams)
-    _require(
-        sorted(set(env.teams)) == list(range(len(set(env.teams)))), env, f"teams {env.teams} are not 0, 1, .."
-    )
-    seats = [seat for group in env.groups for seat in group.seats]
-    _require(
-        sorted(seats) == list(range(num_seats)), env, f"groups seat {seats}, not each of {num_seats} once"
-    )
-    for name in ("to_act", "terminated", "truncated"):
-        _check_array(env, name, getattr(env, name), (num_games, num_seats), np.bool_)
-    _check_array(env, "reward", env.reward, (num_games, num_seats), np.float32)
-    _check_array(env, "over", env.over, (num_games,), np.bool_)
-    _require(env.over.all(), env, "a match is in play before the first restart")
-    _require(not env.to_act.any(), env, "a seat is to act before the first restart")
-    for group in env.groups:
-        _require(list(group.seats) == sorted(group.seats), env, f"seats of {group.name} do not ascend")
-        _check_group(env, group)
-
-
-def _check_group(env: VectorEnv, group: Group) -> None:
-    """Obs and mask leaves fit the group's spaces."""
-    rows = (env.num_games, len(group.seats))
-    obs_leaves, action_leaves = leaf_spaces(group.observation_space), leaf_spaces(group.action_space)
-    _require(group.obs.keys() == obs_leaves.keys(), env, f"obs leaves {[*group.obs]}, not {[*obs_leaves]}")
-    for path, leaf in obs_leaves.items():
-        _check_array(env, f"obs {path!r}", group.obs[path], (*rows, *_shape(leaf)), leaf.dtype)
-    for path, mask in group.mask.items():
-        _require(path in action_leaves, env, f"mask {path!r} is of no action leaf ({[*action_leaves]})")
-        num_choices = sum(_choices(action_leaves[path]))
-        _require(num_choices > 0, env, f"mask {path!r} is of a leaf that is not discrete")
-        _check_array(env, f"mask {path!r}", mask, (*rows, num_choices), np.bool_)
-
-
-def _check_array(env: VectorEnv, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: object) -> None:
-    _require(array.shape == shape, env, f"{name} is {array.shape}, not {shape}")
-    _require(array.dtype == dtype, env, f"{name} is {array.dtype}, not {np.dtype(dtype)}")  # type: ignore[call-overload]
-
-
-def _shape(space: spaces.Space) -> tuple[int, ...]:
-    if space.shape is None:
-        raise AssertionError(f"{space} is not a leaf with a shape")
-    return space.shape
-
-
-def _choices(space: spaces.Space) -> list[int]:
-    """Number of values of each discrete part of a leaf; none for another leaf."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    return space.nvec.ravel().tolist() if isinstance(space, spaces.MultiDiscrete) else []
 
 
 # What holds at every moment of random play.
@@ -158,7 +102,7 @@ def _check_rows(env: VectorEnv, group: Group) -> None:
     for path, space in leaf_spaces(group.action_space).items():
         if path not in group.mask:
             continue
-        for part in np.split(group.mask[path], np.cumsum(_choices(space))[:-1], axis=2):
+        for part in np.split(group.mask[path], np.cumsum(num_choices(space))[:-1], axis=2):
             stuck = env.to_act.copy()
             stuck[:, group.seats] &= ~part.any(axis=2)
             stuck[:, np.setdiff1d(np.arange(len(env.teams)), group.seats)] = False
