@@ -11,7 +11,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from envs.vector import VectorEnv
+from envs.checks import Checked
+from envs.modules import import_module, one_line
+from envs.vector import GameError, VectorEnv
 
 EnvFactory = Callable[..., VectorEnv]
 """(num_games, **kwargs) -> the game with B = num_games matches."""
@@ -30,15 +32,19 @@ _NATIVE = {
 
 
 def make(id: str, num_games: int, **kwargs: Any) -> VectorEnv:
-    """The game called `id` with `num_games` matches; a mistake is a ValueError of one line."""
+    """The game called `id` with `num_games` matches; a mistake is a ValueError of one line.
+
+    Games that do not come with this package are checked after every step (see `envs.checks`).
+    """
     factory = _factory(id)
     _check_kwargs(id, factory, kwargs)
     env = factory(num_games, **kwargs)
-    missing = [name for name in _MEMBERS if not hasattr(env, name)]
-    if missing:
-        kind = type(env).__name__
-        raise ValueError(f"game {id!r}: {kind} is not a VectorEnv; it lacks {', '.join(missing)}")
-    return env
+    if id in _NATIVE:
+        return env
+    try:
+        return Checked(env, num_games)
+    except GameError as error:
+        raise GameError(f"game {id!r}: {error}") from error
 
 
 def native_games() -> dict[str, EnvFactory]:
@@ -66,8 +72,7 @@ def _load(id: str, target: str) -> EnvFactory:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"game {id!r}: cannot import {module_name}: {cause}") from error
+        raise ValueError(f"game {id!r}: cannot import {module_name}: {one_line(error)}") from error
     if not hasattr(module, name):
         raise ValueError(f"game {id!r}: {module_name} has no {name!r}{_nearest(name, vars(module))}")
     factory: EnvFactory = getattr(module, name)
@@ -101,11 +106,26 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def register_source(prefix: str, form: str, load: Callable[[str, str], EnvFactory]) -> None:
+    """Make ids "prefix:REST" known: load(id, REST) gives the factory; form is how an id looks like."""
+    _SOURCES[prefix] = (form, load)
+
+
+def _library(adapter: str, library: str) -> Callable[[str, str], EnvFactory]:
+    """The load of an adapter's module, which is imported, as its library is, when it is asked for a game."""
+
+    def load(id: str, rest: str) -> EnvFactory:
+        import_module(id, library)
+        factory: EnvFactory = importlib.import_module(adapter).load(id, rest)
+        return factory
+
+    return load
+
+
 # prefix -> (its form, (id, what follows the prefix) -> factory)
 _SOURCES: dict[str, tuple[str, Callable[[str, str], EnvFactory]]] = {
+    "pettingzoo": ("pettingzoo:MODULE", _library("envs.pettingzoo_games", "pettingzoo")),
+    "openspiel": ("openspiel:GAME(PARAMS)", _library("envs.openspiel_games", "pyspiel")),
+    "gymnasium": ("gymnasium:ID", _library("envs.gymnasium_games", "gymnasium")),
     "python": ("python:package.module:factory", _load),
 }
-
-_MEMBERS = sorted(
-    {*VectorEnv.__annotations__, *(name for name in vars(VectorEnv) if not name.startswith("_"))}
-)
