@@ -47,6 +47,8 @@ def _check_known(id: str, task: str) -> None:
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(task, gymnasium.registry, n=3)
         hint = f"; near is {', '.join(near)}" if near else ""
+        if isinstance(error, gymnasium.error.NamespaceNotFound):
+            hint += "; the package that registers it goes before its id: gymnasium:MODULE:ID"
         raise ValueError(f"game {id!r}: {one_line(error)}{hint}") from error
 
 

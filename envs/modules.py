@@ -8,7 +8,7 @@ import importlib.util
 import pkgutil
 from types import ModuleType
 
-_INSTALL = {"pettingzoo": "'pettingzoo[classic,butterfly,sisl]'", "pyspiel": "open-spiel"}
+_INSTALL = {"pyspiel": "open-spiel", "ale_py": "ale-py"}
 
 
 def import_module(id: str, name: str) -> ModuleType:
@@ -27,18 +27,20 @@ def one_line(error: BaseException) -> str:
 def _reason(name: str, error: Exception) -> str:
     """Why the module cannot be imported: what to install, or the nearest names there are."""
     top = name.partition(".")[0]
-    if not _exists(top):
+    if not exists(top):
         return f"{top} is not installed: pip install {_INSTALL.get(top, top)}"
     own = isinstance(error, ModuleNotFoundError) and error.name is not None
     if own and (name + ".").startswith(f"{error.name}."):  # type: ignore[attr-defined]
         return f"there is no module {name}{_nearest(name)}"
     if own:
         missing = str(error.name).partition(".")[0]  # type: ignore[attr-defined]
-        return f"{name} needs {missing}: pip install {_INSTALL.get(top, missing)}"
+        package = f"'pettingzoo[{name.split('.')[1]}]'" if name.startswith("pettingzoo.") else missing
+        return f"{name} needs {missing}: pip install {_INSTALL.get(package, package)}"
     return f"cannot import {name}: {one_line(error)}"
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """Whether there is such a module; its parent packages are imported to see."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -48,12 +50,16 @@ def _exists(name: str) -> bool:
 def _nearest(name: str) -> str:
     """The modules beside the missing one that are most like it."""
     parent, _, last = name.rpartition(".")
-    while parent and not _exists(parent):
+    while parent and not exists(parent):
         parent, _, last = parent.rpartition(".")
     if not parent:
         return ""
-    spec = importlib.util.find_spec(parent)
-    paths = spec.submodule_search_locations if spec is not None else None
-    beside = [module.name for module in pkgutil.iter_modules(paths or [])]
-    near = difflib.get_close_matches(last, [entry for entry in beside if not entry.startswith("_")], n=3)
+    near = difflib.get_close_matches(last, modules_of(parent), n=3)
     return f" (near is {', '.join(f'{parent}.{entry}' for entry in near)})" if near else ""
+
+
+def modules_of(package: str) -> list[str]:
+    """Names of the public modules in a package; none where it is not installed."""
+    spec = importlib.util.find_spec(package) if exists(package) else None
+    paths = spec.submodule_search_locations if spec is not None else None
+    return [entry.name for entry in pkgutil.iter_modules(paths or []) if not entry.name.startswith("_")]

@@ -7,6 +7,7 @@ would show, given at once; masks come from observation["action_mask"] or infos["
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fnmatch
 import inspect
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.modules import import_module, one_line
+from envs.modules import exists, import_module, modules_of, one_line
 from envs.python_games import Match, Moment, PythonGames, Seat
 from envs.vector import VectorEnv
 
@@ -35,15 +36,20 @@ _ZERO_SUM = (
 _CHECKS = ("AssertOutOfBoundsWrapper", "OrderEnforcingWrapper", "TerminateIllegalWrapper")
 """Wrappers that only look for what the vector game refuses anyway."""
 
+_PACKAGES = ("pettingzoo.classic", "pettingzoo.butterfly", "pettingzoo.sisl", "pettingzoo.atari", "mpe2")
+"""Where to look for a game whose package was left out."""
+
 EnvFactory = Callable[..., VectorEnv]
 
 
 def load(id: str, module_name: str) -> EnvFactory:
     """The factory (num_games, **kwargs) of the module's game; ValueError of one line if there is none."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it goes to stdout
-    if module_name.startswith("pettingzoo.mpe.") or module_name == "pettingzoo.mpe":
+    if f"{module_name}.".startswith("pettingzoo.mpe."):
         new = module_name.replace("pettingzoo.mpe", "mpe2")
         raise ValueError(f"game {id!r}: PettingZoo's MPE is now mpe2: pip install mpe2, and pettingzoo:{new}")
+    if "." not in module_name and not exists(module_name):
+        raise ValueError(f"game {id!r}: there is no module {module_name}{_where(module_name)}")
     module = import_module(id, module_name)
     if not (hasattr(module, "env") or hasattr(module, "parallel_env")):
         raise ValueError(f"game {id!r}: {module_name} has neither parallel_env nor env")
@@ -54,13 +60,22 @@ def load(id: str, module_name: str) -> EnvFactory:
         api: str = "auto",
         teams: Mapping[str, Sequence[str]] | None = None,
         zero_sum: bool | None = None,
-        privileged: bool = True,
+        privileged: bool = False,
         **kwargs: Any,
     ) -> VectorEnv:
-        """api: parallel, aec, or auto (parallel if there is one); teams: name -> patterns of agents."""
+        """api: parallel, aec, or auto (parallel if there is one); teams: name -> patterns of agents;
+        privileged: also show the game's state(), which costs time; other kwargs go to its constructor.
+        """
         return _make(id, module, num_games, api, teams, zero_sum, privileged, kwargs)
 
     return make
+
+
+def _where(name: str) -> str:
+    """The modules of known packages whose own name is like this one."""
+    known = {module: package for package in _PACKAGES for module in modules_of(package)}
+    near = difflib.get_close_matches(name, known, n=3)
+    return f" (near is {', '.join(f'{known[module]}.{module}' for module in near)})" if near else ""
 
 
 def _make(
@@ -84,7 +99,7 @@ def _make(
     names = [str(agent) for agent in agents]
     shown = _first_look(id, env, parallel)
     seats = [_seat(env, agent, name, shown) for agent, name in zip(agents, names)]
-    state_space = _state_space(env) if privileged else None
+    state_space = _state_space(id, env) if privileged else None
     kind = ParallelMatch if parallel else AecMatch
     infos_mask = any(MASK in info for info in shown.values())
 
@@ -163,17 +178,17 @@ def _seat(env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[str, Any]
     return Seat(name, space, env.action_space(agent), has_mask)
 
 
-def _state_space(env: Any) -> spaces.Space | None:
-    """The space of the game's state(), or None where it has no sound one."""
+def _state_space(id: str, env: Any) -> spaces.Box:
+    """The space of the game's state()."""
     try:
         value = np.asarray(env.state())
-        space = getattr(env, "state_space", None)
-    except Exception:
-        return None
+    except Exception as error:  # most games have none, and say so in various ways
+        raise ValueError(f"game {id!r}: privileged=True, but its state() fails: {one_line(error)}") from error
+    space = getattr(env, "state_space", None)
     if isinstance(space, spaces.Box) and space.shape == value.shape:
         return space
     if value.dtype.kind not in "biuf" or value.ndim == 0:
-        return None
+        raise ValueError(f"game {id!r}: privileged=True, but its state() is {value.dtype} {value.shape}")
     return spaces.Box(-np.inf, np.inf, value.shape, np.float32)
 
 
