@@ -35,14 +35,24 @@ def _draw(
     if isinstance(space, spaces.MultiDiscrete):
         num_choices = space.nvec.ravel()  # a mask is the choices' masks side by side
         legal = np.ones((num_rows, num_choices.sum()), np.bool_) if mask is None else mask
-        parts = np.split(legal, np.cumsum(num_choices)[:-1], axis=1)
-        index = np.stack([_draw_index(part, rng) for part in parts], axis=1)
-        return (space.start + index.reshape(num_rows, *space.shape)).astype(space.dtype)
+        return (space.start + _draw_parts(legal, num_choices, space.shape, rng)).astype(space.dtype)
     if isinstance(space, spaces.MultiBinary):
+        if mask is not None:  # (0 legal, 1 legal) of each part
+            twos = np.full(int(np.prod(space.shape)), 2)
+            return _draw_parts(mask, twos, space.shape, rng).astype(space.dtype)
         return rng.integers(0, 2, (num_rows, *space.shape)).astype(space.dtype)
     if isinstance(space, spaces.Box):
         return _draw_box(space, num_rows, rng)
     raise ValueError(f"cannot draw random actions from {space}")
+
+
+def _draw_parts(
+    legal: np.ndarray, num_choices: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """[R, *shape] int64, each of the k parts by its own of the masks side by side in legal [R, sum]."""
+    parts = np.split(legal, np.cumsum(num_choices)[:-1], axis=1)
+    index = np.stack([_draw_index(part, rng) for part in parts], axis=1)
+    return index.reshape(len(legal), *shape)
 
 
 def _draw_index(legal: np.ndarray, rng: np.random.Generator) -> np.ndarray:

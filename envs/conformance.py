@@ -28,6 +28,7 @@ def check(make_env: MakeEnv, *, num_games: int = 6, num_steps: int = 120, seed: 
     """
     check_layout(make_env(num_games), num_games)
     _check_play(make_env(num_games), num_steps, seed)
+    _check_restart_of_none(make_env(num_games), num_steps, seed)
     _check_deterministic(make_env, num_games, num_steps, seed)
     _check_restart_is_local(make_env, num_games, num_steps, seed)
     _check_independent(make_env, num_games, num_steps, seed)
@@ -62,19 +63,24 @@ def _check_play(env: VectorEnv, num_steps: int, seed: int) -> None:
     """Plays on, with some matches waiting to be opened, and checks every view."""
     rng = np.random.default_rng(seed)
     shown = arrays(env)
+    total = np.zeros(env.reward.shape)  # [B, A] rewards of the slot's match so far
     ended = np.ones_like(env.to_act)  # [B, A] the seat's episode in this slot's match has ended
     opened = np.arange(0, env.num_games, 2)
     for _ in range(num_steps):
         restart(env, opened, rng)
         ended[opened] = False
+        total[opened] = 0
         for name in ("reward", "terminated", "truncated", "over"):
             _require(not getattr(env, name)[opened].any(), env, f"restart does not clear {name}")
         _check_view(env, ended)
         before, waiting = view(env), env.over.copy()
         env.step(random_actions(env, rng))
+        _check_dropped(env)
         _check_step(env, before, waiting, ended)
         ended |= env.terminated | env.truncated
+        total += env.reward
         _check_view(env, ended)
+        _check_sum(env, total)
         opened = np.flatnonzero(env.over & (rng.random(env.num_games) < 0.5))
     for name, array in arrays(env).items():
         _require(array is shown[name], env, f"{name} is replaced by another array, not overwritten in place")
@@ -82,14 +88,33 @@ def _check_play(env: VectorEnv, num_steps: int, seed: int) -> None:
 
 def _check_view(env: VectorEnv, ended: np.ndarray) -> None:
     """What must hold between any two calls; ended [B, A] as in `_check_play`."""
+    _check_dropped(env)
     _refuse(env.to_act & ended, env, "a seat whose episode has ended is to act")
     _refuse(env.over[:, None] & env.to_act, env, "a seat is to act in a match that is over")
     _refuse(~env.over & ~env.to_act.any(axis=1), env, "nobody is to act in a match in play")
     _refuse(~np.isfinite(env.reward), env, "the reward is not finite")
-    if env.zero_sum:
-        _refuse(np.abs(env.reward.sum(axis=1)) > 1e-5, env, "zero_sum, but the rewards do not sum to 0")
+    _check_sum(env, env.reward)
+    for path, space in leaf_spaces(getattr(env, "privileged_space", spaces.Dict())).items():
+        for game in np.flatnonzero((env.to_act | env.truncated).any(axis=1)):
+            row = env.privileged[path][game]  # type: ignore[attr-defined]
+            _require(space.contains(row), env, f"match {game}: privileged {path!r} is not in {space}: {row}")
     for group in env.groups:
         _check_rows(env, group)
+
+
+def _check_sum(env: VectorEnv, reward: np.ndarray) -> None:
+    """reward [B, A], of a step or of the match so far, sums to 0 over the seats where that is promised."""
+    if env.zero_sum:
+        rounding = 1e-5 * np.maximum(1, np.abs(reward).sum(axis=1))
+        _refuse(np.abs(reward.sum(axis=1)) > rounding, env, "zero_sum, but the rewards do not sum to 0")
+
+
+def _check_dropped(env: VectorEnv) -> None:
+    """Legal play lets no game raise; where one does, its match is over without a result."""
+    dropped = getattr(env, "dropped", np.zeros(env.num_games, np.bool_))
+    _refuse(dropped & ~env.over, env, "a match is dropped, but not over")
+    _refuse(dropped & (env.terminated | env.truncated).any(axis=1), env, "a dropped match ends for a seat")
+    _refuse(dropped, env, f"the game raises in legal play: {getattr(env, 'cause', '')}")
 
 
 def _check_rows(env: VectorEnv, group: Group) -> None:
@@ -125,6 +150,8 @@ def _check_step(env: VectorEnv, before: View, waiting: np.ndarray, ended: np.nda
 def _check_words(env: VectorEnv, seed: int) -> None:
     """render and action_names give what a person can read."""
     restart(env, np.arange(env.num_games), np.random.default_rng(seed))
+    for _ in range(3):
+        env.step(random_actions(env, np.random.default_rng(seed)))
     sizes = {int(space.n) for group in env.groups if isinstance(space := group.action_space, spaces.Discrete)}
     for game in range(env.num_games):
         _require(isinstance(env.render(game), str), env, f"render({game}) is not text")
@@ -135,22 +162,22 @@ def _check_words(env: VectorEnv, seed: int) -> None:
 
 
 def _check_bots(env: VectorEnv, num_steps: int, seed: int) -> None:
-    """Every scripted player of a game with one group acts legally, or the game raises GameError."""
-    if len(env.groups) > 1:
-        return
-    (group,) = env.groups
-    for bot in env.bots.values():
+    """Every scripted player acts legally, or the game raises GameError; it has a bot for each group."""
+    for name, bot in env.bots.items():
+        bots = bot if isinstance(bot, tuple) else (bot,)
+        _require(len(bots) == len(env.groups), env, f"bot {name!r} is of {len(bots)} groups")
         rng = np.random.default_rng(seed)
         restart(env, np.flatnonzero(env.over), rng)
         for _ in range(num_steps):
-            (actions,) = random_actions(env, rng)
-            acts = env.to_act[:, group.seats]
-            obs, mask = (
-                {path: leaf[acts] for path, leaf in tree.items()} for tree in (group.obs, group.mask)
-            )
-            for path, rows in bot(obs, mask, rng).items():
-                actions[path][acts] = rows
-            env.step((actions,))
+            actions = random_actions(env, rng)
+            for group, leaves, own in zip(env.groups, actions, bots):
+                acts = env.to_act[:, group.seats]
+                obs, mask = (
+                    {path: leaf[acts] for path, leaf in tree.items()} for tree in (group.obs, group.mask)
+                )
+                for path, rows in own(obs, mask, rng).items():
+                    leaves[path][acts] = rows
+            env.step(actions)
             restart(env, np.flatnonzero(env.over), rng)
 
 
@@ -178,6 +205,14 @@ def _check_restart_is_local(make_env: MakeEnv, num_games: int, num_steps: int, s
             restart(struck, np.flatnonzero(odd), np.random.default_rng(seed + step))
         one, two = take(one, ~odd), take(view(struck), ~odd)
         _require_same(plain, one, two, f"restart touches a match not asked for (step {step})")
+
+
+def _check_restart_of_none(env: VectorEnv, num_steps: int, seed: int) -> None:
+    """Opening no match changes nothing."""
+    none = np.zeros(0, np.int64)
+    for step, before in enumerate(trace(env, num_steps, seed, np.arange(env.num_games))):
+        env.restart(none, none.astype(np.uint64))
+        _require_same(env, before, view(env), f"restart of no match changes the view (step {step})")
 
 
 def _check_independent(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:
@@ -213,15 +248,49 @@ def _illegal_actions(env: VectorEnv, rng: np.random.Generator) -> Iterator[tuple
     """Actions that are legal but in one place, and that place as a GameError must name it."""
     for index, group in enumerate(env.groups):
         acting = np.argwhere(env.to_act[:, group.seats])
+        if len(acting) == 0:
+            continue
+        game, place = acting[-1]
         for path, space in leaf_spaces(group.action_space).items():
-            if len(acting) == 0 or not isinstance(space, spaces.Discrete):
-                continue
-            game, place = acting[-1]
-            legal = group.mask[path][game, place] if path in group.mask else np.ones(int(space.n), np.bool_)
-            for value in (*np.flatnonzero(~legal)[:1], -1, int(space.n)):
+            mask = group.mask[path][game, place] if path in group.mask else None
+            for part, value in _illegal_values(space, mask):
                 actions = random_actions(env, rng)
-                actions[index][path][game, place] = space.start + value
-                yield actions, f"match {game}, seat {group.seats[place]}"
+                own = {leaf: rows[game, place] for leaf, rows in actions[index].items()}
+                if _is_used(group, path, own):
+                    rows = actions[index][path]
+                    rows.reshape(*rows.shape[:2], -1)[game, place, part] = value
+                    yield actions, f"match {game}, seat {group.seats[place]}"
+
+
+def _illegal_values(space: spaces.Space, mask: np.ndarray | None) -> Iterator[tuple[int, float]]:
+    """(part of the leaf, a value that it may not take): masked, below and above what it may be, not a number.
+
+    mask [n]: what is legal of all parts side by side.
+    """
+    choices = num_choices(space)
+    if choices:
+        start = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(choices))
+        part, low, size = len(choices) - 1, int(start[-1]), choices[-1]
+        legal = np.ones(size, np.bool_) if mask is None else mask[-size:]
+        values = [*(low + np.flatnonzero(~legal)[:1]).tolist(), low - 1, low + size]
+        info = np.iinfo(space.dtype)
+        yield from ((part, value) for value in values if info.min <= value <= info.max)
+    elif isinstance(space, spaces.Box):
+        part, low, high = space.low.size - 1, space.low.flat[-1], space.high.flat[-1]
+        if np.issubdtype(space.dtype, np.floating):
+            yield part, np.nan
+            if np.isfinite(low):
+                yield part, np.nextafter(low, -np.inf)
+            if np.isfinite(high):
+                yield part, high + max(1, abs(high))
+
+
+def _is_used(group: Group, path: str, own: Tree) -> bool:
+    """Whether the seat's action `own` (leaf -> [...]) uses the leaf, so that it must be legal."""
+    if path not in group.uses:
+        return True
+    primaries = group.uses[path].items()
+    return any(int(own[name]) in choices and _is_used(group, name, own) for name, choices in primaries)
 
 
 def _check_state(make_env: MakeEnv, num_games: int, num_steps: int, seed: int) -> None:

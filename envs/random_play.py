@@ -13,7 +13,7 @@ from envs.bots import random_bot
 from envs.vector import Tree, VectorEnv
 
 View = dict[str, np.ndarray]
-"""What an env shows, copied, by name; [B, ...] each, rows of obs and mask that are not valid zeroed."""
+"""What an env shows, copied, by name; [B, ...] each, rows of obs, mask and privileged not valid zeroed."""
 
 
 def trace(env: VectorEnv, num_steps: int, seed: int, order: np.ndarray) -> Iterator[View]:
@@ -60,11 +60,18 @@ def random_actions(
         for path, rows in drawn.items():
             legal = np.empty((*acts.shape, *rows.shape[1:]), rows.dtype)
             legal[order] = rows.reshape(legal.shape)
-            leaf = np.full_like(legal, np.nan if is_float(rows) else -1)
+            leaf = np.full_like(legal, _nonsense(rows.dtype))
             leaf[acts] = legal[acts]
             leaves[path] = leaf
         actions.append(leaves)
     return tuple(actions)
+
+
+def _nonsense(dtype: np.dtype) -> float:
+    """A value that is no action, so that a game which reads it shows that."""
+    if np.issubdtype(dtype, np.floating):
+        return np.nan
+    return -1 if np.issubdtype(dtype, np.signedinteger) else np.iinfo(dtype).max
 
 
 def _flat(leaf: np.ndarray) -> np.ndarray:
@@ -78,6 +85,7 @@ def arrays(env: VectorEnv) -> dict[str, np.ndarray]:
     for group in env.groups:
         shown |= {f"{group.name} obs {path!r}": leaf for path, leaf in group.obs.items()}
         shown |= {f"{group.name} mask {path!r}": leaf for path, leaf in group.mask.items()}
+    shown |= {f"privileged {path!r}": leaf for path, leaf in getattr(env, "privileged", {}).items()}
     return shown
 
 
@@ -90,6 +98,9 @@ def view(env: VectorEnv) -> View:
         for kind, leaves in (("obs", group.obs), ("mask", group.mask)):
             for path in leaves:
                 copies[f"{group.name} {kind} {path!r}"][~valid[kind]] = 0
+    seen = (env.to_act | env.truncated).any(axis=1)
+    for path in getattr(env, "privileged", {}):
+        copies[f"privileged {path!r}"][~seen] = 0
     return copies
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,17 @@ from envs.conformance import check
 from envs.connect_four import ConnectFour
 from envs.registry import native_games
 from envs.vector import GameError
+from tests.envs.mixed_game import MixedGame, MixedMatch
 
 
 @pytest.mark.parametrize("id", native_games())
 @pytest.mark.parametrize("num_games", [1, 6])
 def test_native_games_conform(id, num_games):
-    check(native_games()[id], num_games=num_games, num_steps=200)
+    check(native_games()[id], num_games=num_games, num_steps=100)
+
+
+def test_a_game_of_every_kind_of_action_conforms():
+    check(MixedGame, num_steps=30)
 
 
 def test_connect_four_with_openings_conforms():
@@ -253,4 +260,171 @@ class BotPlaysIllegally(ConnectFour):
 )
 def test_a_broken_game_is_caught(broken, message):
     with pytest.raises((AssertionError, GameError), match=message):
-        check(broken, num_steps=200)
+        check(broken, num_steps=100)
+
+
+class Changed(MixedGame):
+    """Actions are changed before the game sees them, so that it takes what is illegal."""
+
+    def step(self, actions):
+        actor, helper = ({path: leaf.copy() for path, leaf in leaves.items()} for leaves in actions)
+        self.change(actor, helper)
+        super().step((actor, helper))
+
+    def change(self, actor, helper):
+        raise NotImplementedError
+
+
+class TakesNaN(Changed):
+    def change(self, actor, helper):
+        np.nan_to_num(actor["aim"], copy=False)
+
+
+class ClampsTheAim(Changed):
+    def change(self, actor, helper):
+        np.clip(actor["aim"], -1, 1, out=actor["aim"])
+
+
+class ClampsTheMove(Changed):
+    def change(self, actor, helper):
+        np.maximum(actor["move"], 1, out=actor["move"])
+
+
+class ClampsAUsedTarget(Changed):
+    def change(self, actor, helper):
+        used = actor["move"] == 3
+        actor["target"][used] = np.clip(actor["target"][used], 0, 3)
+
+
+class TakesAnyDial(Changed):
+    def change(self, actor, helper):
+        helper["0"][..., 1] = np.where(self.to_act[:, 1:], 1, -1)  # 0 is illegal
+
+
+class TakesAnySwitch(Changed):
+    def change(self, actor, helper):
+        np.minimum(helper["1"], 1, out=helper["1"])
+
+
+class NoBotOfTheHelper(MixedGame):
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        self.bots = {"half": self.bots["still"][0]}
+
+
+class HelperBotActsIllegally(MixedGame):
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        actor, _ = self.bots["still"]
+        self.bots = {"far": (actor, lambda obs, mask, rng: {"0": np.full((len(mask["0"]), 2), 2)})}
+
+
+class SameNames(MixedGame):
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        self.seat_names = ("actor_0", "actor_0")
+
+
+class RestartOfNoneClears(MixedGame):
+    def restart(self, games, seeds):
+        super().restart(games, seeds)
+        if len(games) == 0:
+            self.reward[...] = 0
+
+
+class RaisingMatch(MixedMatch):
+    def step(self, actions):
+        return super().step(actions) if self.left > 2 else self.missing
+
+
+class Raises(MixedGame):
+    match = RaisingMatch
+
+
+class DropsInPlay(Raises):
+    def step(self, actions):
+        super().step(actions)
+        self.over &= ~self.dropped
+
+
+class UnseenStateIsNaN(MixedGame):
+    def step(self, actions):
+        super().step(actions)
+        self.privileged[""][~self.over] = np.nan
+
+
+class PrivilegedDependsOnTheSlot(MixedGame):
+    def step(self, actions):
+        super().step(actions)
+        self.privileged[""][0] += 1
+
+
+class NoPrivilegedSpace(MixedGame):
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        del self.privileged_space
+
+
+class UnevenlyPaid(MixedGame):
+    """Each step is off by less than what is rounded away, a match is not."""
+
+    def step(self, actions):
+        super().step(actions)
+        self.reward[...] = np.where(self.over[:, None], 0, np.float32([9e-6, 0]))
+
+
+class Told(MixedGame):
+    """What is said of the actor's actions is wrong."""
+
+    told: dict = {}  # noqa: RUF012
+
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        actor, helper = self.groups
+        self.groups = (dataclasses.replace(actor, **self.told), helper)
+
+
+class UsesNoLeaf(Told):
+    told = {"uses": {"targets": {"move": (1,)}}}  # noqa: RUF012
+
+
+class UsesByABox(Told):
+    told = {"uses": {"target": {"aim": (1,)}}}  # noqa: RUF012
+
+
+class UsesNoChoice(Told):
+    told = {"uses": {"target": {"move": (0,)}}}  # noqa: RUF012
+
+
+class PointsAtNothing(Told):
+    told = {"points": {"target": "last"}}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (TakesNaN, "an illegal action is accepted at match 5, seat 0"),
+        (ClampsTheAim, "an illegal action is accepted at match 5, seat 0"),
+        (ClampsTheMove, "an illegal action is accepted at match 5, seat 0"),
+        (ClampsAUsedTarget, "an illegal action is accepted at match 5, seat 0"),
+        (TakesAnyDial, "an illegal action is accepted at match 5, seat 1"),
+        (TakesAnySwitch, "an illegal action is accepted at match 5, seat 1"),
+        (NoBotOfTheHelper, "bot 'half' is of 1 groups"),
+        (HelperBotActsIllegally, "seat 1: .*illegal"),
+        (SameNames, "are not 2 names, all different"),
+        (RestartOfNoneClears, "restart of no match changes the view"),
+        (Raises, "raises in legal play: match .*AttributeError"),
+        (DropsInPlay, "is dropped, but not over"),
+        (UnseenStateIsNaN, "privileged '' is not in Box"),
+        (PrivilegedDependsOnTheSlot, "depends on its slot"),
+        (NoPrivilegedSpace, "one of privileged and privileged_space"),
+        (UnevenlyPaid, "do not sum to 0"),
+        (UsesNoLeaf, "uses 'targets' is of no action leaf"),
+        (UsesByABox, "depends on 'aim', which is not another leaf that is Discrete"),
+        (UsesNoChoice, r"names \[0\]"),
+        (PointsAtNothing, "points 'target' .* does not fit obs 'last'"),
+    ],
+)
+def test_a_broken_game_of_many_kinds_is_caught(broken, message):
+    with pytest.raises((AssertionError, GameError), match=message):
+        check(broken, num_steps=30)
