@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import gymnasium
 import torch
+from gymnasium import Space
 from torch import Tensor, nn
 
 from policies.cores import CORES, Core
@@ -68,9 +68,7 @@ class Output(NamedTuple):
     state: Tensor  # [L, S, N, H] after t = T - 1
 
 
-def input_spaces(
-    observation_space: gymnasium.Space, action_space: gymnasium.Space, *, previous: bool
-) -> dict[str, gymnasium.Space]:
+def input_spaces(observation_space: Space, action_space: Space, *, previous: bool) -> dict[str, Space]:
     """The leaves an actor reads, by path."""
     found = leaves(observation_space)
     reserved = [path for path in found if path.startswith("@")]
@@ -81,7 +79,7 @@ def input_spaces(
     return found
 
 
-def _layers(inputs: Mapping[str, gymnasium.Space], spec: PolicySpec) -> tuple[ObservationInput, MLP, Core]:
+def _layers(inputs: Mapping[str, Space], spec: PolicySpec) -> tuple[ObservationInput, MLP, Core]:
     """What lies between an observation and a head."""
     observation = ObservationInput(inputs, cnn=spec.cnn, normalize=spec.normalize)
     encoder = MLP(observation.output_size, spec.encoder)
@@ -101,7 +99,7 @@ def _forward(
 class Critic(nn.Module):
     """A value network that shares nothing with the actor."""
 
-    def __init__(self, inputs: Mapping[str, gymnasium.Space], spec: PolicySpec) -> None:
+    def __init__(self, inputs: Mapping[str, Space], spec: PolicySpec) -> None:
         super().__init__()
         self.input, self.encoder, self.core = _layers(inputs, spec)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(1, self.core.output_size)))
@@ -121,10 +119,10 @@ class Policy(nn.Module):
 
     def __init__(
         self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: Space,
+        action_space: Space,
         spec: PolicySpec,
-        state_space: gymnasium.Space | None = None,
+        state_space: Space | None = None,
     ) -> None:
         """state_space: of the whole game's state, which a privileged critic sees as well."""
         super().__init__()
@@ -138,7 +136,7 @@ class Policy(nn.Module):
             points=spec.points,
             entity_size=ENTITY_SIZE,
         )
-        self._check_points()
+        self._check_points(leaves(observation_space), leaves(action_space))
         # The policy's rows and, last, a shared critic's. Small policy rows: first play is near uniform.
         num_inputs = self.head.num_inputs
         weight = torch.empty(num_inputs + (spec.critic == "shared"), self.core.output_size)
@@ -152,7 +150,7 @@ class Policy(nn.Module):
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
 
-    def _check_points(self) -> None:
+    def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:
         sets = self.input.set_paths
         for leaf, path in self.spec.points.items():
             if path not in sets:
@@ -160,8 +158,15 @@ class Policy(nn.Module):
                     f"action {leaf or 'leaf'!r} points to {path!r}, which is no entity set; "
                     f"these are: {', '.join(sets) or 'none'}"
                 )
+            number = (seen[path].shape or (0,))[0]
+            choices = int(getattr(acted[leaf], "n", 0))
+            if choices != number:
+                raise ValueError(
+                    f"action {leaf or 'leaf'!r} has {choices} choices but points to {path!r} of {number}; "
+                    "it must have as many"
+                )
 
-    def _make_critic(self, state_space: gymnasium.Space | None) -> Critic:
+    def _make_critic(self, state_space: Space | None) -> Critic:
         if self.spec.critic == "separate":
             return Critic(self.inputs, self.spec)
         if state_space is None:

@@ -39,7 +39,7 @@ def describe(path: str, space: gymnasium.Space) -> str:
     """A leaf by its path and its kind, on one line whatever its bounds."""
     where = f" {path!r}" if path else ""
     kind = f"{type(space).__name__}{list(space.shape) if space.shape else ''}"
-    return f"{where} {kind}" + (f" of {space.dtype}" if space.dtype is not None else "")
+    return f"{where} {kind}" + (f" of {space.dtype}" if isinstance(space, spaces.Box) else "")
 
 
 def previous_space(space: gymnasium.Space) -> gymnasium.Space:

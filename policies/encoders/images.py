@@ -70,14 +70,14 @@ class Image(nn.Module):
         super().__init__()
         self.axis = channel_axis(space.shape)
         height, width, channels = _layout(space.shape)
-        low, high = (self._by_channel(np.asarray(x, np.float64)) for x in (space.low, space.high))
-        lowest, highest = low.reshape(-1, channels).min(0), high.reshape(-1, channels).max(0)
-        bounded = bool(np.isfinite(lowest).all() and np.isfinite(highest).all())
+        low, high = self._bounds(space, channels)
+        bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
+        if not bounded:
+            low, high = np.zeros(channels), np.ones(channels)
         self.scale = None if bounded or normalize == "off" else RunningScale((channels,))
-        span = np.where(highest > lowest, highest - lowest, 1.0)
-        for name, value in (("low", lowest), ("span", span)):
-            value = value if bounded else np.full(channels, name == "span")
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+        span = np.where(high > low, high - low, 1.0)
+        self.register_buffer("low", torch.tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer("span", torch.tensor(span, dtype=torch.float32), persistent=False)
         self.layers = (_small if kind == "small" else _deep)(height, width, channels)
         with torch.no_grad():
             size = self.layers(torch.zeros(1, channels, height, width)).numel()
@@ -85,9 +85,12 @@ class Image(nn.Module):
         self.bias = nn.Parameter(torch.zeros(IMAGE_SIZE))
         self.output_size = IMAGE_SIZE
 
-    def _by_channel(self, x: np.ndarray) -> np.ndarray:
-        """[...] of the space's shape -> channels last."""
-        return x[..., None] if self.axis is None else np.moveaxis(x, self.axis, -1)
+    def _bounds(self, space: spaces.Box, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest number of each channel [C]."""
+        low, high = (np.asarray(x, np.float64) for x in (space.low, space.high))
+        if self.axis == 0:
+            low, high = np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
+        return low.reshape(-1, channels).min(0), high.reshape(-1, channels).max(0)
 
     def _pixels(self, x: Tensor) -> Tensor:
         """[M, ...] of the space's shape -> [M, height, width, C] float32."""

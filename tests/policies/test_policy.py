@@ -5,7 +5,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
 from policies.linear import linear, matmul_t, weight_gradient
 from policies.policy import Policy, PolicySpec
@@ -82,23 +81,6 @@ def test_leaves_are_taken_by_name_not_by_order():
     obs = draw_obs(SPACE, 5)
     encoder = observation_input(SPACE)
     assert torch.equal(encoder(obs).x, encoder(dict(reversed(obs.items()))).x)
-
-
-def test_a_space_without_encoder_is_refused():
-    with pytest.raises(ValueError, match="no encoder"):
-        observation_input(spaces.Text(3))
-
-
-def test_layers_of_relu():
-    mlp = MLP(2, (2, 1))
-    mlp.weight[0].data = torch.tensor([[1.0, 2.0], [-1.0, -1.0]])
-    mlp.bias[0].data = torch.tensor([1.0, 0.0])
-    mlp.weight[1].data = torch.tensor([[3.0, 100.0]])
-    # relu(1 + 2 * 2 + 1, -1 - 2) = (6, 0); relu(18) = 18; and for the negated row relu(-4), relu(3): 300
-    assert mlp(torch.tensor([[1.0, 2.0], [-1.0, -2.0]])).tolist() == [[18.0], [300.0]]
-    x = torch.randn(3, 4)
-    assert MLP(4, ()).output_size == 4
-    assert MLP(4, ())(x) is x
 
 
 def make(core="lstm", num_layers=1, seed=0):
