@@ -54,7 +54,7 @@ class AutoregressiveHead(CompositeHead):
                 scores = leaf.scores(_params(context[:, None], offset[part], readout[part]), x)
                 number, allowed = uniform[path], None if legal is None else legal[:, part]
                 parts.append(leaf.take(scores, allowed, part, None if number is None else number[:, part]))
-                added = embed(parts[-1][0], x, part)[:, 0]
+                added = embed(leaf, parts[-1][0], part, x)[:, 0]
                 context = context + (added if known is None else added.where(known[:, None], 0.0))
             value[path], logp[path] = (torch.cat(column, dim=-1) for column in zip(*parts))
         return value, logp
@@ -62,7 +62,7 @@ class AutoregressiveHead(CompositeHead):
     def scores(self, x: HeadInput, value: Leaves, used: Leaves) -> Leaves:
         added = []
         for path, leaf, embed, _, _ in self._layers():
-            share = embed(value[path], x, slice(0, leaf.num_parts))  # [..., k, W]
+            share = embed(leaf, value[path], slice(0, leaf.num_parts), x)  # [..., k, W]
             added.append(share.where(used[path][..., None, None], 0.0) if path in used else share)
         every = torch.cat([x.flat.float()[..., None, :], *added], dim=-2)  # [..., 1 + parts, W]
         contexts = every.cumsum(dim=-2)[..., :-1, :].split(self.sizes, dim=-2)
@@ -103,12 +103,11 @@ class ChoiceEmbedding(nn.Module):
 
     def __init__(self, leaf: Choices) -> None:
         super().__init__()
-        self.choices = leaf.num_params
         self.table = nn.Parameter(torch.randn(leaf.num_parts * leaf.num_params, WIDTH))
 
-    def forward(self, value: Tensor, x: HeadInput, parts: slice) -> Tensor:
+    def forward(self, leaf: Choices, value: Tensor, parts: slice, x: HeadInput) -> Tensor:
         """Choices [..., m] of the leaf's parts -> [..., m, W]; nothing legal counts as choice 0."""
-        first = torch.arange(parts.start, parts.stop, device=value.device) * self.choices
+        first = torch.arange(parts.start, parts.stop, device=value.device) * leaf.num_params
         return embedding(first + value.clamp(min=0), self.table)
 
 
@@ -117,12 +116,11 @@ class PointerEmbedding(nn.Module):
 
     def __init__(self, leaf: Pointer) -> None:
         super().__init__()
-        self.pointer = [leaf]  # in a list: its parameters are registered elsewhere
         self.weight = nn.Parameter(torch.randn(WIDTH, leaf.num_params) / leaf.num_params**0.5)
 
-    def forward(self, value: Tensor, x: HeadInput, parts: slice) -> Tensor:
+    def forward(self, leaf: Pointer, value: Tensor, parts: slice, x: HeadInput) -> Tensor:
         """Choice [..., 1] -> [..., 1, W]."""
-        embeddings = self.pointer[0].embeddings(x)
+        embeddings = leaf.embeddings(x)
         where = value.clamp(min=0)[..., None].expand(*value.shape, embeddings.shape[-1])
         return embeddings.gather(-2, where) @ self.weight.mT
 
@@ -132,9 +130,8 @@ class NumberEmbedding(nn.Module):
 
     def __init__(self, leaf: SquashedGaussian) -> None:
         super().__init__()
-        self.number = [leaf]  # in a list: its parameters are registered elsewhere
         self.weight = nn.Parameter(torch.randn(leaf.num_parts, WIDTH))
 
-    def forward(self, value: Tensor, x: HeadInput, parts: slice) -> Tensor:
+    def forward(self, leaf: SquashedGaussian, value: Tensor, parts: slice, x: HeadInput) -> Tensor:
         """Numbers [..., m] as given to the game -> [..., m, W]."""
-        return self.number[0].unit(value, parts)[..., None] * self.weight[parts]
+        return leaf.unit(value, parts)[..., None] * self.weight[parts]

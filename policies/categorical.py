@@ -17,6 +17,10 @@ def draw(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple[Tensor,
     """uniform [...] in [0, 1) -> choice [...] int64, -1 where nothing is legal, and its logp [...]."""
     if logits.device.type == "cpu":
         return _draw_on_cpu(logits, legal, uniform)
+    return _draw_by_sums(logits, legal, uniform)
+
+
+def _draw_by_sums(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple[Tensor, Tensor]:
     every = log_probs(logits, legal)
     cumulative = every.exp().cumsum(dim=-1)
     # Scaled to the sum as rounded, so that the draw does not pass the last choice ...
@@ -36,10 +40,12 @@ def _draw_on_cpu(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple
 
     if legal is None:
         legal = torch.ones_like(logits, dtype=torch.bool)
-    shape, n = logits.shape[:-1], logits.shape[-1]
-    choice, logp = logits.new_empty(shape, dtype=torch.int64), logits.new_empty(shape)
-    rows = logits.reshape(-1, n), legal.reshape(-1, n), uniform.reshape(-1), choice.view(-1), logp.view(-1)
-    head_kernels.sample(*(x.numpy() for x in rows))
+    if logits.dim() != 2:
+        n = logits.shape[-1]
+        choice, logp = _draw_on_cpu(logits.reshape(-1, n), legal.reshape(-1, n), uniform.reshape(-1))
+        return choice.reshape(uniform.shape), logp.reshape(uniform.shape)
+    choice, logp = logits.new_empty(len(logits), dtype=torch.int64), logits.new_empty(len(logits))
+    head_kernels.sample(*(x.numpy() for x in (logits, legal, uniform, choice, logp)))
     return choice, logp
 
 

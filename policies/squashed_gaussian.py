@@ -15,8 +15,10 @@ from policies.leaf_heads import LeafHead, torch_dtype
 
 UNBOUNDED = 1e30  # bounds beyond this are none: scaling to them would overflow
 LOG_STD = (-5.0, 2.0)  # beyond, the density's gradient or the squashed samples are all extreme
-NEAR_UNIFORM = 0.9069  # pi / sqrt(12): standard deviation of atanh(y) for y uniform in [-1, 1]
-NODES = 24  # of the quadrature
+NEAR_UNIFORM = (
+    0.874  # the standard deviation of the greatest entropy around the middle, .01 nats below uniform
+)
+NODES = 32  # of the quadrature: entropy within 2e-4 nats up to std 2
 
 
 class SquashedGaussian(LeafHead):
@@ -130,7 +132,7 @@ class SquashedGaussian(LeafHead):
         std = log_std.exp()
         density = -0.5 * ((u - mean) / std).square() - log_std - 0.5 * math.log(2 * math.pi)
         density = density - self._log_stretch(u, self.radius[parts]).where(bounded, 0.0)
-        beyond = torch.special.log_ndtr((mean - u) / std * y.sign())
+        beyond = _log_ndtr((mean - u) / std * y.sign())
         return torch.where(bounded & (y.abs() >= edge), beyond, density)
 
     def _log_stretch(self, u: Tensor, radius: Tensor) -> Tensor:
@@ -153,6 +155,13 @@ def _scale(low: np.ndarray, high: np.ndarray, name: str) -> tuple[np.ndarray, ..
             f"allowed: low < high, both finite or both infinite"
         )
     return bounded, mid, radius, 1 - 1.5 * spacing
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log of the standard normal's distribution function; unlike torch's, of finite gradient far down."""
+    near, far = x.clamp(min=-30), x.clamp(max=-30)
+    tail = -0.5 * far.square() - (-far).log() - 0.5 * math.log(2 * math.pi) - far.square().reciprocal()
+    return torch.where(x < -30, tail, torch.special.log_ndtr(near))
 
 
 def _normal(uniform: Tensor) -> Tensor:
