@@ -31,6 +31,7 @@ from selfplay.config import Config, EnvConfig
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, Evaluation, evaluate, rotations, score_interval
 from selfplay.options import Parser
+from selfplay.parts import split
 from selfplay.players import NO_STATE, BotPlayer, Decision, Player
 from selfplay.rollout import Matches
 
@@ -183,8 +184,8 @@ def draw_decisions(
     match_seed, draw_seed = seed.spawn(2)
     lineups = rotations(env.teams, env.num_games)
     watched = WatchedDecisions(env, (lineups.table == 0) | (rival is player))
-    matches = Matches(watched, match_seed, cyclic=False)
-    matches.assign(lineups, {"0": player, "1": rival})
+    matches = Matches(watched, split(env, ["group"]), match_seed, cyclic=False)
+    matches.assign(lineups, {"0": (player,), "1": (rival,)})
     matches.play_all()
     game, obs, action = (np.concatenate(parts) for parts in zip(*watched.noted))
     order = np.lexsort((np.random.default_rng(draw_seed).random(len(game)), game))
@@ -274,9 +275,13 @@ def measure(
     game = contestants.common_game([side], GAME, {})
     opponents = {n: MctsPlayer(n) for n in mcts}
     solver = Solver() if positions else None
-    player, sampling = (contestants.seat(side, _game(game, 1), greedy=how) for how in (greedy, False))
+    env = _game(game, 1)
+    parts = split(env, ["group"])
+    (player,), (sampling,) = (contestants.seat(side, env, parts, greedy=how) for how in (greedy, False))
     results = {
-        simulations: evaluate(_game(game, min(games, SLOTS)), [player, opponent], games=games, seed=seed)
+        simulations: evaluate(
+            _game(game, min(games, SLOTS)), parts, [(player,), (opponent,)], games=games, seed=seed
+        )
         for simulations, opponent in opponents.items()
     }
     if solver is None:
@@ -284,11 +289,11 @@ def measure(
     *seeds, bot_seed = np.random.SeedSequence(seed).spawn(3)
     # A greedy player's matches against itself would all be the same one.
     rivals = (BotPlayer(one_ply), sampling if greedy else player)
-    parts = [
+    drawn = [
         draw_decisions(_game(game, positions // 2), player, rival, seed=own_seed)
         for rival, own_seed in zip(rivals, seeds)
     ]
-    obs, action = (np.concatenate(arrays) for arrays in zip(*parts))
+    obs, action = (np.concatenate(arrays) for arrays in zip(*drawn))
     decisions = Decisions(obs, action, np.arange(positions) >= positions // 2)
     moves = qualities(decisions, solver.scores(obs), side.label, bot_seed)
     return Strength(side.label, greedy, seed, results, len(np.unique(obs, axis=0)), moves)

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from policies import encoders, heads, linear, lstm, lstm_kernels, policy
 from selfplay import config as configuration
-from selfplay import lanes, learner, losses, players, rollout, worker
-from selfplay.engine import make_learner
+from selfplay import lanes, learner, losses, part_play, players, rollout, worker
+from selfplay.engine import make_learners
 from selfplay.league.lineups import past_rows
 from selfplay.matches import MAIN, Lineups
 
@@ -36,9 +36,9 @@ PARTS: list[tuple[Any, str, str]] = [
     (rollout.Matches, "_finish", "tick: finish matches"),
     (worker.TimedEnv, "step", "game: step"),
     (worker.TimedEnv, "restart", "game: restart"),
-    (rollout.GroupPlay, "act", "tick: gather rows and states, scatter"),
-    (rollout.GroupPlay, "_views", "tick: copy obs and masks"),
-    (rollout.GroupPlay, "settle", "tick: settle, Python"),
+    (part_play.PartPlay, "act", "tick: gather rows and states, scatter"),
+    (part_play.PartPlay, "views", "tick: copy obs and masks"),
+    (part_play.PartPlay, "settle", "tick: settle, Python"),
     (lanes, "_settle", "tick: settle, kernel"),
     (lanes.Lanes, "record", "tick: record obs, masks, actions"),
     (lanes, "_record", "tick: record, kernel"),
@@ -134,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     overrides = {"rollout.num_games": options.num_games, "rollout.num_workers": 0}
     config = configuration.load(options.config, overrides)
-    player, pupil = worker.Worker(config, 0, 1), make_learner(config, "cpu", 1)
+    player, pupil = worker.Worker(config, 0, 1), make_learners(config, "cpu", 1)
     first = pupil.weights()
     lineups = mixed(player.env.teams, options.num_games, options.past_selves)
     clock = Clock()

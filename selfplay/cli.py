@@ -24,13 +24,17 @@ usage: selfplay COMMAND ...
 LSTM policies that learn by playing themselves.
 
 commands:
-  train CONFIG   learn a game, or go on with --resume DIR
-  play A B       play matches between runs, checkpoints, bots and people
-  bench CONFIG   measure decisions per second
-  envs           list the games
+  train CONFIG        learn a game, or go on with --resume DIR
+  play A B            play matches between runs, checkpoints, bots and people
+  exploitability DIR  how much a best response wins, in small games
+  export DIR          write a policy for RLlib
+  bench CONFIG        measure decisions per second
+  envs                list the games, or check them all
 
 `selfplay COMMAND --help` explains each.
 """
+
+COMMANDS = ("train", "play", "exploitability", "export", "bench", "envs")
 
 RESUMABLE = ("stop.", "checkpoint.", "device", "rollout.num_workers")
 """Keys that a resumed run may change: where and how long it learns, not what."""
@@ -64,7 +68,9 @@ def guarded(function: Callable[..., int], *arguments: Any) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not isinstance(error, UserError):
+        from envs.vector import GameError
+
+        if not isinstance(error, UserError | GameError):
             traceback.print_exc()
             return 1
         for line in str(error).splitlines():
@@ -84,11 +90,19 @@ def _dispatch(command: str, argv: list[str]) -> int:
             from selfplay import bench
 
             return bench.main(argv)
+        case "exploitability":
+            from selfplay import exploitability
+
+            return exploitability.main(argv)
+        case "export":
+            from selfplay.rllib import export
+
+            return export.main(argv)
         case "envs":
             return _envs(argv)
-    close = difflib.get_close_matches(command, ["train", "play", "bench", "envs"], n=1)
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
     nearest = f"; nearest: {close[0]}" if close else ""
-    raise UserError(f"unknown command {command!r}{nearest}; there are train, play, bench, envs")
+    raise UserError(f"unknown command {command!r}{nearest}; there are {', '.join(COMMANDS)}")
 
 
 def _train(argv: list[str]) -> int:

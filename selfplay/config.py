@@ -14,12 +14,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from selfplay.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NONE = "none"
+AUTO = "auto"
+PYTHON_GAMES = ("pettingzoo", "openspiel", "gymnasium", "rllib")
+"""Sources of games that are Python objects, one for each match."""
 
 
 def _integral(value: Any) -> Any:
@@ -53,17 +64,82 @@ class EnvConfig(_Section):
     train_kwargs: dict[str, Any] = Field(
         default={}, description="the same in training only, over kwargs; play and ratings go without"
     )
+    max_failures: Annotated[int, Field(ge=0), BeforeValidator(_integral)] = Field(
+        default=100,
+        description="times that the game's own code may raise, which drops its matches; one more ends the run",
+    )
 
 
 class PolicyConfig(_Section):
     """The network."""
 
-    encoder: list[Count] = Field(default=[128], description="widths of the encoder's hidden layers")
-    core: Literal["lstm", "none"] = Field(
-        default="lstm", description="memory: an LSTM, or none (feed-forward)"
+    per: Literal["group", "role", "team", "seat"] = Field(
+        default="group",
+        description="seats that share a policy: all with equal spaces (group), or of those only such as have "
+        "one role (the seat's name without its number), one team, or each its own (seat)",
     )
-    hidden_size: Count = Field(default=128, description="width of the LSTM's state")
-    num_layers: Count = Field(default=1, description="LSTM layers on top of each other")
+    encoder: list[Count] = Field(default=[128], description="widths of the encoder's hidden layers")
+    cnn: Literal["small", "deep"] = Field(
+        default="small", description="encoder of image observations: three convolutions, or residual blocks"
+    )
+    normalize: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="running normalisation of float observations; auto: of those not bound to within ±1",
+    )
+    previous: bool = Field(default=False, description="the seat's previous action and reward as inputs")
+    core: Literal["lstm", "lstm_layer_norm", "gru", "none"] = Field(
+        default="lstm", description="memory: an LSTM, with layer norm, a GRU, or none (feed-forward)"
+    )
+    hidden_size: Count = Field(default=128, description="width of the core's state")
+    num_layers: Count = Field(default=1, description="core layers on top of each other")
+    critic: Literal["shared", "separate", "privileged"] = Field(
+        default="shared",
+        description="where values come from: the policy's own network, a separate one, or one that is separate "
+        "and sees the game's full state too",
+    )
+    autoregressive: bool = Field(
+        default=False, description="each part of an action depends on the parts chosen before it"
+    )
+    uses: dict[str, dict[str, list[int]]] = Field(
+        default={},
+        description="action leaf -> {primary leaf -> choices that use it}: elsewhere it is not learned from",
+    )
+    points: dict[str, str] = Field(
+        default={}, description="action leaf -> the observed entity set that its choices point to"
+    )
+    parts: dict[str, dict[str, Any]] = Field(
+        default={}, description="part of the seats -> those of these keys that differ for its policy"
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _parts_are_networks(cls, parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, keys in parts.items():
+            _check_part(name, keys)
+        return parts
+
+    def of(self, part: str) -> PolicyConfig:
+        """The network of one part of the seats."""
+        return PolicyConfig.model_validate(self.model_dump() | self.parts.get(part, {}) | {"parts": {}})
+
+
+def _check_part(name: str, keys: dict[str, Any]) -> None:
+    """Refuse what a part's network cannot have."""
+    own = [key for key in PolicyConfig.model_fields if key not in ("per", "parts")]
+    for key, value in keys.items():
+        if key not in own:
+            near = difflib.get_close_matches(key, own, n=1)
+            raise ValueError(
+                f"policy.parts.{name}: unknown key {key}{f'; nearest: {near[0]}' if near else ''}; "
+                f"a part may have {', '.join(own)}"
+            )
+        try:
+            PolicyConfig.model_validate({key: value})
+        except ValidationError as error:
+            schema = PolicyConfig.model_json_schema()["properties"][key]
+            raise ValueError(
+                f"policy.parts.{name}.{key}={_shown(value)} is not allowed; it must be {_allowed(schema)}"
+            ) from error
 
 
 class RolloutConfig(_Section):
@@ -74,7 +150,11 @@ class RolloutConfig(_Section):
         description="processes that play; 0: in the driver's process; auto: the most that this "
         "machine has cores for and that divide num_games",
     )
-    num_games: Count = Field(default=1024, description="matches played at once, all workers together")
+    num_games: Count = Field(
+        default=1024,
+        description="matches played at once, all workers together; left out or auto: 1024, or 128 where "
+        "every match is a Python object (pettingzoo, openspiel, gymnasium, rllib)",
+    )
     fragment_length: Count = Field(
         default=16, description="decisions of a lane in one batch, and the LSTM's backpropagation length"
     )
@@ -190,6 +270,18 @@ class Config(_Section):
         default="auto", description="where the policy learns; auto: cuda if there is one"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_num_games(cls, table: Any) -> Any:
+        """rollout.num_games with "auto" made a number."""
+        rollout, env = (table.get(key) for key in ("rollout", "env")) if isinstance(table, dict) else (0, 0)
+        if not isinstance(rollout, dict | None) or not isinstance(env, dict):
+            return table
+        if (rollout or {}).get("num_games", AUTO) != AUTO:
+            return table
+        slow = str(env.get("id")).partition(":")[0] in PYTHON_GAMES
+        return table | {"rollout": (rollout or {}) | {"num_games": 128 if slow else 1024}}
+
 
 def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration in a file, or in `configs/` by its bare name, changed by `overrides`.
@@ -293,7 +385,7 @@ def check_lanes(config: Config, num_seats: int) -> None:
 def _merge(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     for dotted, value in overrides.items():
-        *sections, key = dotted.split(".", 2)
+        *sections, key = dotted.split(".")
         target = merged
         for section in sections:
             target[section] = dict(target[section]) if isinstance(target.get(section), dict) else {}

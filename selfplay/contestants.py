@@ -17,9 +17,12 @@ from selfplay.config import Config
 from selfplay.errors import CheckpointError, UserError
 from selfplay.league.store import Store
 from selfplay.matches import MAIN
-from selfplay.players import Player, PolicyPlayer
+from selfplay.part_play import Seated
+from selfplay.parts import Part, policy_of, split
+from selfplay.players import PolicyPlayer
 from selfplay.rollout import load_weights
 from selfplay.run_directory import RunDirectory
+from selfplay.weights import by_part
 from selfplay.worker import BOT_PREFIX, RANDOM
 
 HUMAN = "human"
@@ -148,17 +151,28 @@ def common_game(
     return configuration.EnvConfig(id=id, kwargs=arguments)
 
 
-def seat(contestant: Contestant, env: VectorEnv, *, greedy: bool) -> Player:
-    """The bot or the policy, ready to play this game."""
+def common_parts(contestants: Sequence[Contestant], env: VectorEnv) -> tuple[Part, ...]:
+    """Parts of the seats as fine as every contestant's own."""
+    return split(env, [side.config.policy.per for side in contestants if side.config is not None])
+
+
+def seat(contestant: Contestant, env: VectorEnv, parts: Sequence[Part], *, greedy: bool) -> Seated:
+    """The bot or the policies, ready to play these parts of the game."""
     assert not contestant.is_human
     if contestant.bot is not None:
-        return worker.make_bot(contestant.bot, env)
-    assert contestant.config is not None
+        return worker.make_bot(contestant.bot, env, parts)
+    config = contestant.config
+    assert config is not None
     assert contestant.weights is not None
-    policy = worker.make_policy(contestant.config, env, 0)
+    policies = worker.make_policies(config, env, 0)
     try:
-        load_weights(policy, contestant.weights)
+        for policy, weights in zip(
+            policies.values(), by_part(contestant.weights, list(policies)), strict=True
+        ):
+            load_weights(policy, weights)
     except RuntimeError as error:
         cause = str(error).splitlines()[-1].strip().rstrip(".")
         raise UserError(f"{contestant.label} does not fit {env.id}: {cause}") from error
-    return PolicyPlayer(policy, greedy=greedy)
+    players = [PolicyPlayer(policy, greedy=greedy) for policy in policies.values()]
+    own = worker.make_parts(config, env)
+    return tuple(players[policy_of(part, own)] for part in parts)

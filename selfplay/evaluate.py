@@ -13,7 +13,8 @@ import numpy as np
 
 from envs.vector import VectorEnv
 from selfplay.matches import Lineups, MatchResults, score
-from selfplay.players import Player
+from selfplay.part_play import Seated
+from selfplay.parts import Part
 from selfplay.rollout import Matches
 
 SLOTS = 512
@@ -35,6 +36,7 @@ class Evaluation:
     mean_return: float | None  # of player 0's team, mean over its seats
     elo_diff: float | None  # None also where the game has not two teams
     seed: int
+    return_ci95: tuple[float, float] | None  # of the mean return, from the matches' spread
 
 
 def rotations(teams: Sequence[int], games: int) -> Lineups:
@@ -48,22 +50,57 @@ def rotations(teams: Sequence[int], games: int) -> Lineups:
     return Lineups(tuple(map(str, range(num_teams))), table.astype(np.int32))
 
 
-def evaluate(env: VectorEnv, players: Sequence[Player], *, games: int, seed: int) -> Evaluation:
+def evaluate(
+    env: VectorEnv, parts: Sequence[Part], players: Sequence[Seated], *, games: int, seed: int
+) -> Evaluation:
     """Play `games` matches on env's slots, each to its end: the first SLOTS at once, the rest as room comes.
 
     The same players, games and seed give the same result.
     """
     lineups = rotations(env.teams, games)
-    matches = Matches(env, np.random.SeedSequence(seed), cyclic=False)
+    matches = Matches(env, parts, np.random.SeedSequence(seed), cyclic=False)
     matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
     return summary(matches.play_all(), env.teams, seed)
+
+
+def compare(
+    env: VectorEnv, parts: Sequence[Part], players: Sequence[Seated], *, games: int, seed: int
+) -> Evaluation:
+    """Two players in a game of one team: each plays the same `games` matches alone, the better return wins.
+
+    The same match is the same seed of the game's chance; returns are the mean over the seats.
+    """
+    assert max(env.teams) == 0
+    lineups = Lineups(("it",), np.zeros((games, len(env.teams)), np.int32))
+    returns = []
+    for player in players:
+        matches = Matches(env, parts, np.random.SeedSequence(seed), cyclic=False)
+        matches.assign(lineups, {"it": player})
+        results = matches.play_all()
+        returns.append(results.returns.mean(axis=1)[np.argsort(results.seed)])  # [M]
+    own, other = returns
+    even = np.isclose(own, other)
+    wins, draws = int((~even & (own > other)).sum()), int(even.sum())
+    mean = (wins + draws / 2) / games
+    return Evaluation(
+        games=games,
+        wins=wins,
+        draws=draws,
+        losses=games - wins - draws,
+        mean_score=mean,
+        score_ci95=score_interval(mean, games),
+        mean_return=float(own.mean(dtype=np.float64)),
+        elo_diff=None,
+        seed=seed,
+        return_ci95=mean_interval(own),
+    )
 
 
 def summary(results: MatchResults, teams: Sequence[int], seed: int) -> Evaluation:
     """The score of the player named "0" in finished matches."""
     games = len(results.lineup)
     if games == 0:
-        return Evaluation(0, 0, 0, 0, None, None, None, None, seed)
+        return Evaluation(0, 0, 0, 0, None, None, None, None, seed, None)
     own = results.lineup == results.players.index("0")  # [M, A], the seats of its team
     scores = np.where(own, score(results.returns, tuple(teams)), 0.0).max(axis=1)  # [M]
     returns = results.returns.mean(axis=1, where=own)  # [M]
@@ -78,6 +115,7 @@ def summary(results: MatchResults, teams: Sequence[int], seed: int) -> Evaluatio
         mean_return=float(returns.mean(dtype=np.float64)),
         elo_diff=elo_difference(mean, games) if max(teams) == 1 else None,
         seed=seed,
+        return_ci95=mean_interval(returns),
     )
 
 
@@ -96,6 +134,17 @@ def score_interval(mean: float, games: int) -> tuple[float, float]:
     centre = (mean + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / games + z2 / (4 * games))
     return (0.0 if mean == 0 else max(centre - half, 0.0)), (1.0 if mean == 1 else min(centre + half, 1.0))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """95% interval of the mean of M independent values, mean -+ z s / sqrt(M); None for less than two."""
+    if len(values) < 2:
+        return None
+    mean, half = (
+        values.mean(dtype=np.float64),
+        Z95 * values.std(ddof=1, dtype=np.float64) / len(values) ** 0.5,
+    )
+    return float(mean - half), float(mean + half)
 
 
 def elo_difference(mean: float, games: int) -> float:

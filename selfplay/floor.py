@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from policies.linear import matmul_t
 from selfplay.config import Config
-from selfplay.engine import choose_device, cuda_here, make_learner
-from selfplay.learner import Learner
+from selfplay.engine import choose_device, cuda_here, make_learners
+from selfplay.learners import Learners
 from selfplay.matches import MAIN, Lineups
 from selfplay.worker import Worker
 
@@ -114,25 +114,25 @@ def count_work(config: Config, num_workers: int, num_threads: int) -> Work:
     tick = count(worker.rollout.matches.tick)
     act_flops = tick.flops / worker.rollout.matches.decisions
 
-    worker, learner = _alone(
+    worker, learners = _alone(
         config, -(-config.rollout.num_games // (config.ppo.num_minibatches * num_threads))
     )
-    fragments, _ = worker.rollout.collect()
-    update = count(lambda: learner.update(fragments))
-    return Work(act_flops, update.flops / learner.agent_steps, tick.gemms, update.gemms)
+    batch, _ = worker.rollout.collect()
+    update = count(lambda: learners.update([batch]))
+    return Work(act_flops, update.flops / learners.agent_steps, tick.gemms, update.gemms)
 
 
-def _alone(config: Config, num_games: int) -> tuple[Worker, Learner]:
+def _alone(config: Config, num_games: int) -> tuple[Worker, Learners]:
     """A worker that plays the learner's first weights against themselves; a batch is one minibatch."""
     changes = {
         "rollout": config.rollout.model_copy(update={"num_games": num_games, "num_workers": 0}),
         "ppo": config.ppo.model_copy(update={"num_minibatches": 1, "autocast": False}),
     }
     config = config.model_copy(update=changes)
-    worker, learner = Worker(config, 0, 1), make_learner(config, "cpu", 1)
-    worker.rollout.load(learner.weights(), 0)
+    worker, learners = Worker(config, 0, 1), make_learners(config, "cpu", 1)
+    worker.load(learners.weights(), 0)
     worker.rollout.assign(Lineups((MAIN,), np.zeros((num_games, len(worker.env.teams)), np.int32)), {})
-    return worker, learner
+    return worker, learners
 
 
 def count(function: Callable[[], Any]) -> Count:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.vector import Tree, VectorEnv
+from envs.vector import Group, Tree, VectorEnv
 from selfplay.errors import UserError
 from selfplay.evaluate import Evaluation, rotations, summary
 from selfplay.matches import MatchResults, score
-from selfplay.players import NO_STATE, Decision, Player
+from selfplay.part_play import Seated
+from selfplay.parts import Part
+from selfplay.players import NO_STATE, Decision
 from selfplay.recording import action_name
 from selfplay.rollout import Matches
 
@@ -29,15 +31,16 @@ class HumanPlayer:
     """Asks for each decision on slot 0 of the game; there is no other slot."""
 
     state_shape = NO_STATE
+    extras: tuple[str, ...] = ()
 
-    def __init__(self, env: VectorEnv, whose: str = "Your") -> None:
-        """whose: the move that is asked for, as in "Your move"."""
+    def __init__(self, env: VectorEnv, group: int = 0, whose: str = "Your") -> None:
+        """group: of the seats, among the game's; whose: the move that is asked for, as in "Your move"."""
         if env.num_games != 1:
             raise ValueError(f"a person plays one match at a time, not {env.num_games}")
-        for group in env.groups:
-            if not isinstance(group.action_space, spaces.Discrete):
-                raise UserError(f"{env.id}: a person cannot type actions of {group.action_space}")
-        self._env = env
+        space = env.groups[group].action_space
+        if not isinstance(space, spaces.Discrete):
+            raise UserError(f"{env.id}: a person cannot type actions of {space}")
+        self._env, self._space = env, space
         self._whose = whose
 
     def act(
@@ -50,8 +53,7 @@ class HumanPlayer:
 
     def _ask(self, legal: np.ndarray | None) -> int:
         """The action that the person chooses among legal [n]."""
-        space = self._env.groups[0].action_space
-        assert isinstance(space, spaces.Discrete)
+        space = self._space
         allowed = range(int(space.n)) if legal is None else np.flatnonzero(legal).tolist()
         names = self._env.action_names(0)
         actions = {action_name(names, space, k + int(space.start)): k + int(space.start) for k in allowed}
@@ -95,16 +97,28 @@ class _Announced:
         for group, leaves in zip(self._env.groups, actions, strict=True):
             for place, seat in enumerate(group.seats):
                 if self._env.to_act[0, seat] and seat in self.labels:
-                    assert isinstance(group.action_space, spaces.Discrete)
-                    played = action_name(names, group.action_space, int(leaves[""][0, place]))
+                    played = _played(names, group, {path: leaf[0, place] for path, leaf in leaves.items()})
                     said.append(f"{self.labels[seat]} plays {played}.")
         self._env.step(actions)
         if said:
             print("\n" + "\n".join(said))
 
 
+def _played(names: list[str] | None, group: Group, action: Tree) -> str:
+    """One seat's action leaves as text."""
+    if isinstance(group.action_space, spaces.Discrete):
+        return action_name(names, group.action_space, int(action[""]))
+    return ", ".join(f"{path} {leaf.tolist()}".strip() for path, leaf in action.items())
+
+
 def session(
-    env: VectorEnv, players: Sequence[Player], labels: Sequence[str], *, games: int | None, seed: int
+    env: VectorEnv,
+    parts: Sequence[Part],
+    players: Sequence[Seated],
+    labels: Sequence[str],
+    *,
+    games: int | None,
+    seed: int,
 ) -> Evaluation:
     """Play match after match on env's one slot, teams in rotation, until `games` are over or a person quits.
 
@@ -112,25 +126,25 @@ def session(
     """
     announced = _Announced(env)
     lineups = rotations(env.teams, MANY if games is None else games)
-    matches = Matches(announced, np.random.SeedSequence(seed), cyclic=False)
+    matches = Matches(announced, parts, np.random.SeedSequence(seed), cyclic=False)
     matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
-    parts: list[MatchResults] = []
+    finished: list[MatchResults] = []
     try:
         for number, seats in enumerate(lineups.table):
-            people = [k for k in seats if isinstance(players[k], HumanPlayer)]
+            people = [k for k in seats if isinstance(players[k][0], HumanPlayer)]
             announced.labels = {seat: labels[k] for seat, k in enumerate(seats) if k not in people}
             _introduce(number, seats, labels)
             matches.tick()
             while not matches.idle:
                 matches.tick()
-            parts.append(matches.results())
-            print(f"\n{env.render(0)}\n\n{_outcome(parts[-1], env.teams, labels)}")
+            finished.append(matches.results())
+            print(f"\n{env.render(0)}\n\n{_outcome(finished[-1], env.teams, labels)}")
             if games is None and ask(f"Enter for another match, {QUIT} to quit: ").lower() in ("n", "no"):
                 break
     except Quit:
         unfinished = not matches.idle
         print("Good bye." + (" The match under way does not count." if unfinished else ""))
-    return summary(_joined(parts, len(env.teams)), env.teams, seed)
+    return summary(_joined(finished, len(env.teams)), env.teams, seed)
 
 
 def _introduce(number: int, seats: np.ndarray, labels: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from envs.vector import Group
 from selfplay.fragments import Fragment, Tree
 
 FREE, PARTIAL, COMPLETE = 0, 1, 2
@@ -35,8 +34,8 @@ def _pop(queue, head, count, which):  # type: ignore[no-untyped-def]
 
 @numba.njit(**_JIT)
 def _record(  # type: ignore[no-untyped-def]
-    rows, first, logp, value, version, state, held, cursor, queue, head, count, initial_state, scalars, flags,
-    versions, place,
+    rows, first, logp, value, version, state, held, opened, cursor, queue, head, count, initial_state,
+    scalars, flags, versions, place,
 ):  # fmt: skip
     """Close each row's decision before this one and open this one; place [K] gets its flat [T * C] index.
 
@@ -68,6 +67,7 @@ def _record(  # type: ignore[no-untyped-def]
                                 0.0 if first[k] else state[layer, vector, k, unit]
                             )
             held[row] = column
+            opened[row] = cursor[column]
         t = cursor[column]
         cursor[column] += 1
         place[k] = t * columns + column
@@ -107,34 +107,51 @@ def _settle(  # type: ignore[no-untyped-def]
                 held[row] = -1
 
 
+@numba.njit(**_JIT)
+def _drop(rows, held, opened, cursor, queue, head, count):  # type: ignore[no-untyped-def]
+    """Take back what the matches of these rows have recorded in the columns that they hold."""
+    for k in range(rows.shape[0]):
+        column = held[rows[k]]
+        if column >= 0:
+            cursor[column] = opened[rows[k]]
+            _push(queue, head, count, PARTIAL if cursor[column] > 0 else FREE, column)
+            held[rows[k]] = -1
+
+
 class Lanes:
-    """The columns of one group of seats."""
+    """The columns of one part of the seats."""
 
     def __init__(
         self,
-        group: Group,
-        num_games: int,
-        length: int,
+        seats: np.ndarray,
+        rows: int,
         batch: int,
+        length: int,
+        *,
         state_shape: tuple[int, int, int],
+        obs: Tree,
+        mask: Tree,
         action: Tree,
     ) -> None:
-        """batch: lanes handed over at a time; action: the group's leaves [B, S, ...], for their shapes."""
-        rows = num_games * len(group.seats)
+        """seats [P] of the game; rows: R; batch: lanes handed over at a time; length: T.
+
+        obs, mask and action are rows [K, ...] of what will be recorded, for their shapes.
+        """
         # Each row can hold one; beside those, a batch, and what one tick may complete beyond it.
         columns = 2 * rows + batch
-        self.seats = np.asarray(group.seats)
+        self.seats = seats
         self.batch, self.length, self.columns = batch, length, columns
 
         def leaves(tree: Tree) -> Tree:
-            return {p: np.zeros((length, columns, *leaf.shape[2:]), leaf.dtype) for p, leaf in tree.items()}
+            return {p: np.zeros((length, columns, *leaf.shape[1:]), leaf.dtype) for p, leaf in tree.items()}
 
-        self.obs, self.mask, self.action = leaves(group.obs), leaves(group.mask), leaves(action)
+        self.obs, self.mask, self.action = leaves(obs), leaves(mask), leaves(action)
         self.scalars = np.zeros((4, length, columns), np.float32)
         self.flags = np.zeros((3, length, columns), bool)
         self.versions = np.zeros((length, columns), np.int32)
         self.initial_state = np.zeros((columns, *state_shape), np.float32)
-        self.held = np.full(rows, -1, np.int64)
+        self.held = np.full(rows, -1, np.int64)  # of each row
+        self.opened = np.zeros(rows, np.int64)  # where in its column a row's present match begins
         self.cursor = np.zeros(columns, np.int64)
         self.queue = np.zeros((3, columns), np.int64)
         self.head = np.zeros(3, np.int64)
@@ -168,8 +185,8 @@ class Lanes:
         """Decisions of K rows: leaves [K, ...], logp and value [K], state [L, S, K, H] that entered them."""
         place = np.empty(len(rows), np.int64)
         stored = _record(
-            rows, is_first, logp, value, version, state, self.held, self.cursor, self.queue, self.head,
-            self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
+            rows, is_first, logp, value, version, state, self.held, self.opened, self.cursor, self.queue,
+            self.head, self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
         )  # fmt: skip
         assert stored, "batches are taken more slowly than lanes fill"
         for kept, given in ((self.obs, obs), (self.mask, mask), (self.action, action)):
@@ -185,6 +202,10 @@ class Lanes:
             reward, terminated, truncated, self.seats, final_value, self.held, self.cursor, self.queue,
             self.head, self.count, self.scalars, self.flags,
         )  # fmt: skip
+
+    def drop(self, rows: np.ndarray) -> None:
+        """Forget what the present matches of these rows recorded, but for what lies in complete lanes."""
+        _drop(rows, self.held, self.opened, self.cursor, self.queue, self.head, self.count)
 
     def take(self) -> Fragment:
         """The batch of lanes that were complete first, copied out."""
@@ -221,7 +242,8 @@ class Lanes:
         own = {
             name: getattr(self, name)
             for name in (
-                "scalars", "flags", "versions", "initial_state", "held", "cursor", "queue", "head", "count"
+                "scalars", "flags", "versions", "initial_state", "held", "opened", "cursor", "queue", "head",
+                "count",
             )
         }  # fmt: skip
         trees = {"obs": self.obs, "mask": self.mask, "action": self.action}

@@ -1,17 +1,17 @@
-"""The second hot loop: one batch of fragments in, better weights out. PPO over whole lanes."""
+"""The second hot loop: one batch of fragments in, a better policy out. PPO over whole lanes."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from policies.heads import HeadInput
 from policies.policy import Leaves, Policy
 from selfplay import losses
 from selfplay.config import PPOConfig
@@ -50,16 +50,6 @@ class Batch(NamedTuple):
         return Batch(**parts, state=self.state.index_select(2, index))
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What one batch did."""
-
-    version: int
-    agent_steps: int  # decisions learned from since the run began
-    weights: dict[str, np.ndarray]
-    metrics: dict[str, float]
-
-
 class Learner:
     """Owns the policy that learns, its optimiser and its normalisers."""
 
@@ -68,13 +58,11 @@ class Learner:
         policy: Policy,
         config: PPOConfig,
         *,
-        anneal_steps: int | None,
         seed: int | np.random.SeedSequence,
         num_threads: int = 1,
     ) -> None:
         """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward."""
         self.policy, self.config = policy, config
-        self.anneal_steps = anneal_steps
         self.device = next(policy.parameters()).device
         self.params = list(policy.parameters())
         self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=ADAM_EPS, fused=True)
@@ -85,7 +73,6 @@ class Learner:
         self.target_moments = RunningMoments().to(self.device)
         self.generator = np.random.Generator(np.random.PCG64(seed))
         self.version = 0
-        self.agent_steps = 0
         self.num_shards = num_threads if self.device.type == "cpu" else 1
         # One torch thread each: the shards are the parallelism.
         threads = ThreadPoolExecutor(self.num_shards, initializer=torch.set_num_threads, initargs=(1,))
@@ -95,13 +82,15 @@ class Learner:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
         return check_replay(self.policy, concatenate(fragments), self.version)
 
-    def update(self, fragments: Sequence[Fragment]) -> Update:
-        """One iteration of PPO on the fragments of all rollouts; the lanes of a batch are N together."""
+    def update(self, fragments: Sequence[Fragment], *, progress: float = 0.0) -> dict[str, float]:
+        """One iteration of PPO on the fragments of all rollouts, of N lanes together; gives its metrics.
+
+        progress: how far the schedules have come, 0 at their start, 1 and more at their end.
+        """
         config = self.config
         fragment = concatenate(fragments)
         steps = fragment.is_first.size
         staleness = self.version - fragment.version
-        progress = self.agent_steps / self.anneal_steps if self.anneal_steps else 0.0
         lr = linear(config.lr, config.lr_final, progress)
         entropy_coef = linear(config.entropy, config.entropy_final, progress)
         for group in self.adam.param_groups:
@@ -124,11 +113,11 @@ class Learner:
                     totals[name] = totals.get(name, 0.0) + value
                 updates += 1
                 trained += len(lanes) * fragment.is_first.shape[0]
+        self.policy.observe(batch.obs)
         self.version += 1
-        self.agent_steps += steps
         if self.magnet is not None and self.version % config.magnet_iterations == 0:
             self.magnet.load_state_dict(self.policy.state_dict())
-        metrics = {name: value / updates for name, value in totals.items()} | {
+        return {name: value / updates for name, value in totals.items()} | {
             "loss/explained_variance": explained_variance,
             "ppo/lr": lr,
             "ppo/entropy_coef": entropy_coef,
@@ -136,7 +125,6 @@ class Learner:
             "data/staleness_max": int(staleness.max()),
             "data/sample_reuse": trained / steps,
         }
-        return Update(self.version, self.agent_steps, self.weights(), metrics)
 
     def _prepare(self, fragment: Fragment, reward: Tensor) -> tuple[Batch, float]:
         """Tensors with advantages and value targets, and the value's explained variance.
@@ -162,7 +150,7 @@ class Learner:
         if config.advantage == "vtrace":
             with torch.no_grad():
                 out = self.policy.unroll(obs, is_first, state)
-                present, _ = self.policy.head.evaluate(out.logits, mask, action)
+                present, _ = self.policy.head.evaluate(out.head, mask, action)
             trace = vtrace(*endings, logp, present, gamma=gamma, lam=lam)
             advantage, target, logp = trace.advantage, trace.target, present
         else:
@@ -184,10 +172,7 @@ class Learner:
         old_mean, old_std = policy.value_mean.clone(), policy.value_std.clone()
         policy.value_mean.copy_(self.target_moments.mean)
         policy.value_std.copy_(self.target_moments.std)
-        popart_(
-            policy.output_weight.data[-1:], policy.output_bias.data[-1:],
-            old_mean, old_std, policy.value_mean, policy.value_std,
-        )  # fmt: skip
+        popart_(*policy.value_layer(), old_mean, old_std, policy.value_mean, policy.value_std)
 
     def _step(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> dict[str, float]:
         """One gradient step on a minibatch, its lanes spread over the threads."""
@@ -220,8 +205,8 @@ class Learner:
         config, policy = self.config, self.policy
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
-            reference = self._magnet_logits(batch)
-        logp, entropy = policy.head.evaluate(out.logits, batch.mask, batch.action)
+            reference = self._magnet_head(batch)
+        logp, entropy = policy.head.evaluate(out.head, batch.mask, batch.action)
         surrogate = losses.ppo_policy_loss(
             logp, batch.logp, batch.advantage, clip=config.clip, dual_clip=config.dual_clip
         )
@@ -230,9 +215,9 @@ class Learner:
         policy_term, entropy_term = surrogate.loss.mean(), entropy.mean()
         loss = policy_term + config.value_coef * value - entropy_coef * entropy_term
         magnet = torch.zeros_like(loss)
-        if reference is not None:
-            legal = batch.mask.get("", torch.ones_like(out.logits, dtype=torch.bool))
-            magnet = losses.categorical_kl(out.logits, reference, legal).mean()
+        if self.magnet is not None:
+            assert reference is not None
+            magnet = policy.head.kl(out.head, self.magnet.head, reference, batch.mask, batch.action).mean()
             loss = loss + config.magnet_coef * magnet
         grads = torch.autograd.grad(loss, self.params)
         kl = losses.kl_estimate(logp.detach(), batch.logp).mean()
@@ -240,10 +225,10 @@ class Learner:
         return grads, torch.stack([term.detach() for term in terms])
 
     @torch.no_grad()
-    def _magnet_logits(self, batch: Batch) -> Tensor | None:
+    def _magnet_head(self, batch: Batch) -> HeadInput | None:
         if self.magnet is None:
             return None
-        return self.magnet.unroll(batch.obs, batch.is_first, batch.state).logits
+        return self.magnet.unroll(batch.obs, batch.is_first, batch.state).head
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the policy's parameters and buffers by name."""
@@ -261,7 +246,6 @@ class Learner:
             tensors |= {f"adam:{k}:{name}": x for name, x in slot.items()}
         meta = {
             "version": self.version,
-            "agent_steps": self.agent_steps,
             "second_moment_updates": self.second_moment.num_updates,
             "generator": self.generator.bit_generator.state,
         }
@@ -288,7 +272,7 @@ class Learner:
         self.adam.load_state_dict({"state": slots, "param_groups": adam["param_groups"]})
         self.second_moment.num_updates = meta["second_moment_updates"]
         self.generator.bit_generator.state = meta["generator"]
-        self.version, self.agent_steps = meta["version"], meta["agent_steps"]
+        self.version = meta["version"]
 
 
 _TERMS = (

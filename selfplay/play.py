@@ -18,9 +18,10 @@ from selfplay.cli import guarded
 from selfplay.config import Config, EnvConfig
 from selfplay.contestants import FORMS, Contestant
 from selfplay.errors import UserError
-from selfplay.evaluate import SLOTS, Evaluation, evaluate, rotations
+from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
 from selfplay.options import Parser, take_kwargs
+from selfplay.part_play import Seated
 from selfplay.recording import Decision, FirstMatch, Recording
 
 DEFAULT_GAMES = 100
@@ -51,7 +52,8 @@ def _parser() -> Parser:
         usage="play A B [--games N] [--seed S] [--greedy] [--json] [--render] [--save-replay FILE]\n"
         "            [--env ID] [--env.kwargs.KEY VALUE ...]",
         description=f"Play matches and tell how strong A is. A player is {FORMS}; one for each team of "
-        "the game, and each holds every team equally often.",
+        "the game, and each holds every team equally often. In a game of one team A and B play the same "
+        "matches, each alone, and the better return wins.",
     )
     parser.add_argument("players", metavar="A B", nargs="+", help=f"who plays: {FORMS}")
     parser.add_argument(
@@ -116,6 +118,8 @@ def _game(game: EnvConfig, num_games: int) -> VectorEnv:
 
 
 def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> None:
+    if num_teams == 1 and len(sides) == 2 and not any(side.is_human for side in sides):
+        return  # the same matches, each alone
     if len(sides) != num_teams:
         raise UserError(f"{game} is played by {num_teams}, one for each team; {len(sides)} given")
 
@@ -135,29 +139,37 @@ def _games(given: int | None, num_sides: int) -> int:
 
 def _with_people(sides: Sequence[Contestant], game: EnvConfig, games: int | None, options: Any) -> Evaluation:
     env = _game(game, 1)
+    parts = contestants.common_parts(sides, env)
     num_people = sum(side.is_human for side in sides)
-    players, labels = [], []
+    players: list[Seated] = []
+    labels: list[str] = []
     for number, side in enumerate(sides, start=1):
         name = f"player {number}" if num_people > 1 else "you"
         labels.append(name if side.is_human else side.label)
         whose = "Your" if name == "you" else f"Player {number}'s"
         players.append(
-            HumanPlayer(env, whose)
+            tuple(HumanPlayer(env, part.group, whose) for part in parts)
             if side.is_human
-            else contestants.seat(side, env, greedy=options.greedy)
-        )  # fmt: skip
-    return session(env, players, labels, games=games, seed=options.seed)
+            else contestants.seat(side, env, parts, greedy=options.greedy)
+        )
+    return session(env, parts, players, labels, games=games, seed=options.seed)
 
 
 def _without_people(
     sides: Sequence[Contestant], game: EnvConfig, games: int, options: Any
 ) -> Evaluation:  # fmt: skip
     env = FirstMatch(_game(game, min(games, SLOTS)))
-    players = [contestants.seat(side, env, greedy=options.greedy) for side in sides]
-    result = evaluate(env, players, games=games, seed=options.seed)
+    parts = contestants.common_parts(sides, env)
+    players = [contestants.seat(side, env, parts, greedy=options.greedy) for side in sides]
+    alone = max(env.teams) == 0 and len(players) == 2
+    result = (compare if alone else evaluate)(env, parts, players, games=games, seed=options.seed)
     if options.render or options.save_replay:
-        seats = rotations(env.teams, 1).table[0]
-        seated = [(sides[k].label, players[k]) for k in seats]
+        own = [
+            next(k for k, part in enumerate(parts) if seat in part.seats) for seat in range(len(env.teams))
+        ]
+        seated = [
+            (sides[k].label, players[k][own[seat]]) for seat, k in enumerate(rotations(env.teams, 1).table[0])
+        ]
         record = recording.annotate(env, game, _game(game, 1), seated, options.seed)
         if options.render:
             _show(record, _game(game, 1))
@@ -189,6 +201,10 @@ def _described(decision: Decision) -> str:
     return "   ".join(words)
 
 
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f", 95% interval {bounds[0]:+.3f} to {bounds[1]:+.3f}"
+
+
 def _report(title: str, result: Evaluation) -> str:
     """The result as lines for a person."""
     if result.mean_score is None or result.score_ci95 is None:
@@ -199,7 +215,7 @@ def _report(title: str, result: Evaluation) -> str:
         f"matches        {result.games} (seed {result.seed})",
         f"wins           {result.wins}, draws {result.draws}, losses {result.losses}",
         f"mean score     {result.mean_score:.3f}, 95% interval {low:.3f} to {high:.3f}",
-        f"mean return    {result.mean_return:+.3f}",
+        f"mean return    {result.mean_return:+.3f}{_interval(result.return_ci95)}",
     ]
     if result.elo_diff is not None:
         beyond = {1.0: " or more", 0.0: " or less"}.get(result.mean_score, "")

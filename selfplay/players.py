@@ -23,9 +23,10 @@ class Decision(NamedTuple):
 
 
 class Player(Protocol):
-    """Anything that plays: many seats at once, each with its own recurrent state."""
+    """Whoever plays a part: many seats at once, each with its own recurrent state."""
 
     state_shape: tuple[int, int, int]
+    extras: tuple[str, ...]  # leaves that it sees beside the game's observation (`selfplay.part_play`)
 
     def act(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
@@ -41,6 +42,7 @@ class PolicyPlayer:
         self.policy = policy
         self.greedy = greedy
         self.state_shape = policy.state_shape
+        self.extras = tuple(path for path in policy.inputs if path.startswith("@"))
 
     @torch.inference_mode()
     def act(
@@ -49,10 +51,10 @@ class PolicyPlayer:
         out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
         head, legal = self.policy.head, _tensors(mask)
         if self.greedy:
-            action, logp = head.best(out.logits, legal)
+            action, logp = head.best(out.head, legal)
         else:
             uniform = rng.random((len(is_first), head.num_uniforms), dtype=np.float32)
-            action, logp = head.sample(out.logits, legal, torch.from_numpy(uniform))
+            action, logp = head.sample(out.head, legal, torch.from_numpy(uniform))
         actions = {path: leaf.numpy() for path, leaf in action.items()}
         return Decision(actions, logp.numpy(), out.value.numpy(), out.state.numpy())
 
@@ -67,6 +69,7 @@ class BotPlayer:
     """A scripted player of the game."""
 
     state_shape = NO_STATE
+    extras: tuple[str, ...] = ()
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot

@@ -17,9 +17,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.vector import Group, Tree, VectorEnv
+from policies.heads import HeadInput
 from policies.spaces import leaves
 from selfplay.config import EnvConfig
 from selfplay.errors import UserError
+from selfplay.part_play import PartPlay
+from selfplay.parts import Part
+from selfplay.players import Decision as PlayerDecision
 from selfplay.players import Player, PolicyPlayer
 
 FORMAT = 1
@@ -100,15 +104,21 @@ def annotate(
 ) -> Recording:
     """Play the noted match again on env (one slot) and ask the policies; seated [A]: label and player."""
     assert match.seed is not None
-    thoughts = [_Thoughts(player) if isinstance(player, PolicyPlayer) else None for _, player in seated]
+    watchers = {
+        seat: _Watcher(env, seat, player)
+        for seat, (_, player) in enumerate(seated)
+        if isinstance(player, PolicyPlayer)
+    }
     steps = []
     for number in _again(env, match.seed, match.actions, match.returns):
+        for watcher in watchers.values():
+            watcher.earn(env)
         if number == len(match.actions):
             break
         names = env.action_names(0)
         steps.append(
             tuple(
-                _decision(env, seat, action, names, thoughts[seat])
+                _decision(env, seat, action, names, watchers.get(seat))
                 for seat, action in sorted(match.actions[number].items())
             )
         )
@@ -207,31 +217,61 @@ def _leaves(env: VectorEnv, seat: int, action: Any) -> Tree:
     return {path: np.asarray(action if path == "" else action[path]) for path in paths}
 
 
-class _Thoughts:
-    """A policy that follows a match from one seat, with its own recurrent state."""
+class _Watcher:
+    """A policy that follows a match from one seat, while the seat does what is on record."""
 
-    def __init__(self, player: PolicyPlayer) -> None:
+    extras: tuple[str, ...]
+
+    def __init__(self, env: VectorEnv, seat: int, player: PolicyPlayer) -> None:
         self.policy = player.policy
-        layers, vectors, units = player.state_shape
-        self.state = torch.zeros(layers, vectors, 1, units)
-        self.is_first = True
+        self.state_shape, self.extras = player.state_shape, player.extras
+        number, place = _place(env, seat)
+        self.group = env.groups[number]
+        part = Part(str(seat), number, np.array([place]), np.array([seat]))
+        self.play = PartPlay(env, part, 0, _scattered(self.group, {}))
+        self.play.tracks_previous = True
+        self.play.open(np.array([0]))
+        self.action: Tree = {}
+        self.value, self.entropy = 0.0, 0.0
+        self.probability: np.ndarray | None = None  # of each action of a Discrete space
+
+    def think(self, action: Tree) -> None:
+        """Take in what the seat sees and, as its decision, this action's leaves."""
+        self.action = {path: leaf[None] for path, leaf in action.items()}
+        to_act = np.zeros((1, int(self.play.part.seats[0]) + 1), bool)
+        to_act[:, -1] = True
+        lineup = np.zeros(to_act.shape, np.int32)
+        self.play.act(to_act, lineup, {0: "it"}, {"it": (self,)}, np.random.default_rng(0), None)
+
+    def earn(self, env: VectorEnv) -> None:
+        """Note what the last step paid."""
+        self.play.earn(env.reward)
 
     @torch.inference_mode()
-    def think(
-        self, obs: Tree, mask: Tree, action: Tree, space: spaces.Space
-    ) -> tuple[float, float, np.ndarray | None]:
-        """One row each -> value, entropy and, for Discrete(n), the probability of each action [n]."""
-        out = self.policy.step(_tensors(obs), torch.tensor([self.is_first]), self.state)
-        self.state, self.is_first = out.state, False
-        legal = _tensors(mask)
-        _, entropy = self.policy.head.evaluate(out.logits, legal, _tensors(action))
-        probability = None
+    def act(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
+    ) -> PlayerDecision:
+        """The action on record; what the policy thinks of it is kept."""
+        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
+        legal, head, space = _tensors(mask), self.policy.head, self.group.action_space
+        _, entropy = head.evaluate(out.head, legal, _tensors(self.action))
+        self.value, self.entropy = float(out.value[0]), float(entropy[0])
         if isinstance(space, spaces.Discrete):
-            every = {"": torch.arange(int(space.n)) + int(space.start)}
-            rows = {path: leaf.expand(int(space.n), -1) for path, leaf in legal.items()}
-            logp, _ = self.policy.head.evaluate(out.logits.expand(int(space.n), -1), rows, every)
-            probability = logp.exp().numpy()
-        return float(out.value[0]), float(entropy[0]), probability
+            size = int(space.n)
+            every = {"": torch.arange(size) + int(space.start)}
+            rows = {path: leaf.expand(size, -1) for path, leaf in legal.items()}
+            logp, _ = head.evaluate(_repeated(out.head, size), rows, every)
+            self.probability = logp.exp().numpy()
+        return PlayerDecision(self.action, None, None, out.state.numpy())
+
+
+def _repeated(x: HeadInput, size: int) -> HeadInput:
+    """One row of a head's input as so many."""
+
+    def repeat(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {path: leaf.expand(size, *leaf.shape[1:]) for path, leaf in leaves.items()}
+
+    return HeadInput(x.flat.expand(size, -1), repeat(x.entities), repeat(x.present))
 
 
 def _tensors(tree: Tree) -> dict[str, Tensor]:
@@ -239,26 +279,23 @@ def _tensors(tree: Tree) -> dict[str, Tensor]:
 
 
 def _decision(
-    env: VectorEnv, seat: int, action: Tree, names: list[str] | None, thoughts: _Thoughts | None
+    env: VectorEnv, seat: int, action: Tree, names: list[str] | None, watcher: _Watcher | None
 ) -> Decision:
     """What the seat does on slot 0 of env, before the step."""
-    number, place = _place(env, seat)
-    group = env.groups[number]
-    space = group.action_space
+    space = env.groups[_place(env, seat)[0]].action_space
     plain = {path: leaf.tolist() for path, leaf in action.items()}
     kept: Any = plain[""] if set(plain) == {""} else plain
     name = action_name(names, space, kept) if isinstance(space, spaces.Discrete) else None
-    if thoughts is None:
+    if watcher is None:
         return Decision(seat, kept, name)
-    obs, mask = ({path: leaf[:1, place] for path, leaf in tree.items()} for tree in (group.obs, group.mask))
-    taken = {path: leaf[None] for path, leaf in action.items()}
-    value, entropy, probability = thoughts.think(obs, mask, taken, space)
+    watcher.think(action)
+    probability = watcher.probability
     top: tuple[Choice, ...] = ()
     if probability is not None and isinstance(space, spaces.Discrete):
         order = np.argsort(-probability, kind="stable")[:NUM_TOP]
         likely = [(int(space.start) + int(k), float(probability[k])) for k in order if probability[k] > 0]
         top = tuple(Choice(choice, action_name(names, space, choice), p) for choice, p in likely)
-    return Decision(seat, kept, name, value, entropy, top)
+    return Decision(seat, kept, name, watcher.value, watcher.entropy, top)
 
 
 def action_name(names: list[str] | None, space: spaces.Discrete, action: int) -> str:

@@ -43,7 +43,7 @@ def replay_difference(policy: Policy, fragment: Fragment, version: int) -> Repla
 
     state = torch.from_numpy(part.initial_state).to(device)
     out = policy.unroll(tensors(part.obs), torch.from_numpy(part.is_first).to(device), state)
-    logp, _ = policy.head.evaluate(out.logits, tensors(part.mask), tensors(part.action))
+    logp, _ = policy.head.evaluate(out.head, tensors(part.mask), tensors(part.action))
     ratio = np.expm1(logp.cpu().numpy() - part.logp)
     value = (out.value.cpu().numpy() - part.value) / (1 + np.abs(part.value))
     return ReplayDifference(float(np.abs(ratio).max()), float(np.abs(value).max()))

@@ -1,33 +1,55 @@
 """The first hot loop: play matches of one vector game, and record what the learning player decides.
 
-B games, A seats, S seats of a group, R = B * S rows (row = game * S + seat within the group).
+B games, A seats, P seats of a part, R = B * P rows (row = game * P + place within the part).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
-from envs.vector import GameError, Group, Tree, VectorEnv
-from policies.spaces import leaves
-from selfplay.fragments import Fragment
+from envs.vector import GameError, Tree, VectorEnv
+from policies.spaces import PREVIOUS_ACTION, PREVIOUS_REWARD, leaves
+from selfplay.fragments import Fragment, concatenate
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups, MatchResults
-from selfplay.players import Player, PolicyPlayer
+from selfplay.part_play import PartPlay, Seated
+from selfplay.parts import Part
+from selfplay.players import PolicyPlayer
+
+MOST_BATCHES = 8
+"""Batches that a part gives in one collection, at most, while another part has not given its first."""
+
+Batch = tuple[Fragment | None, ...]
+"""What one collection gives: a fragment for each part, None for one that decided too little."""
 
 
 class Matches:
     """Plays lineups on a vector game, pinned from the start of a match to its end."""
 
-    def __init__(self, env: VectorEnv, seed: np.random.SeedSequence, *, cyclic: bool) -> None:
-        """cyclic: begin again at the first lineup after the last, else leave finished games idle."""
+    def __init__(
+        self,
+        env: VectorEnv,
+        parts: Sequence[Part],
+        seed: np.random.SeedSequence,
+        *,
+        cyclic: bool,
+        remake: Callable[[], VectorEnv] | None = None,
+        max_failures: int = 0,
+    ) -> None:
+        """cyclic: begin again at the first lineup after the last, else leave finished games idle.
+
+        remake: the game anew, where its own code raised; max_failures: how often that may happen, and
+        how many single matches may fail, before it is an error.
+        """
         self.env = env
         self.cyclic = cyclic
-        self.players: dict[str, Player] = {}
+        self.remake, self.max_failures = remake, max_failures
+        self.players: dict[str, Seated] = {}
         self.ids: dict[str, int] = {}  # names that sit somewhere or may
         play_seed, match_seed = seed.spawn(2)
         self.rng = np.random.Generator(np.random.PCG64(play_seed))
@@ -39,11 +61,17 @@ class Matches:
         self.length = np.zeros(games, np.int32)
         self.table = np.zeros((0, seats), np.int32)
         self.next_lineup = 0
-        self.groups = [GroupPlay(env.id, group, games) for group in env.groups]
+        self.actions = tuple(_empty_actions(env, k) for k in range(len(env.groups)))
+        self.parts = [
+            PartPlay(env, part, number, self.actions[part.group]) for number, part in enumerate(parts)
+        ]
         self.finished: list[tuple[np.ndarray, ...]] = []
         self.decisions = 0  # made so far by all players
+        self.dropped = 0  # matches that ended without a result, as the game's code raised
+        self.failures = 0  # times that it did
+        self.cause = ""  # of the last one
 
-    def assign(self, lineups: Lineups, players: Mapping[str, Player]) -> None:
+    def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
         """The lineups that matches take from now on; matches under way keep theirs.
 
         `players` brings those not known yet. Whoever neither sits in a match nor can be drawn is let go.
@@ -61,27 +89,43 @@ class Matches:
         self.players = {name: known[name] for name in self.ids if name in known}
         missing = sorted(set(self.ids) - set(self.players))
         assert not missing, f"lineups name players that were not brought: {missing}"
+        self._track_previous()
 
-    def tick(self, lanes: list[Lanes] | None = None, version: int = 0) -> None:
+    def _track_previous(self) -> None:
+        """Keep previous actions and rewards where somebody looks at them."""
+        for play in self.parts:
+            wanted = {path for seated in self.players.values() for path in seated[play.number].extras}
+            play.tracks_previous = any(
+                path == PREVIOUS_REWARD or path.startswith(PREVIOUS_ACTION) for path in wanted
+            )
+
+    def tick(self, lanes: Sequence[Lanes] | None = None, version: int = 0) -> None:
         """One decision of every seat that is to act, one step of the game."""
+        try:
+            self._tick(lanes, version)
+        except _GameFailure as failure:
+            self._begin_anew(failure, lanes)
+
+    def _tick(self, lanes: Sequence[Lanes] | None, version: int) -> None:
         if self.env.over.any():
-            self._open()
-        recorders: list[Lanes | None] = [None] * len(self.groups) if lanes is None else [*lanes]
+            self._open(lanes)
         acting = self.env.to_act.sum(axis=1, dtype=np.int32)
         self.length += acting
         self.decisions += int(acting.sum())
         seated = {k: name for name, k in self.ids.items()}
-        for play, recorder in zip(self.groups, recorders, strict=True):
-            play.act(self.env.to_act, self.lineup, seated, self.players, self.rng, recorder, version)
-        self.env.step(tuple(play.action for play in self.groups))
+        for play in self.parts:
+            recorded = None if lanes is None else (MAIN, lanes[play.number], version)
+            play.act(self.env.to_act, self.lineup, seated, self.players, self.rng, recorded)
+        self._guarded(self.env.step, self.actions)
         self.returns += self.env.reward
-        for play, recorder in zip(self.groups, recorders, strict=True):
-            if recorder is not None:
-                play.settle(self.env, self.players[MAIN], recorder)
+        for play in self.parts:
+            play.earn(self.env.reward)
+            if lanes is not None:
+                play.settle(self.env, self.players[MAIN][play.number], lanes[play.number])
         if self.env.over.any():
-            self._finish()
+            self._finish(lanes)
 
-    def _open(self) -> None:
+    def _open(self, lanes: Sequence[Lanes] | None) -> None:
         """Seat the next lineups in the games that are over."""
         games = np.flatnonzero(self.env.over)
         left = len(self.table) - self.next_lineup
@@ -97,17 +141,63 @@ class Matches:
         self.match_seed[games] = self.match_rng.integers(0, 2**64, len(games), dtype=np.uint64)
         self.returns[games] = 0.0
         self.length[games] = 0
-        for play in self.groups:
-            play.is_first.reshape(-1, len(play.group.seats))[games] = True
-        self.env.restart(games, self.match_seed[games])
+        for play in self.parts:
+            play.open(games)
+        self._guarded(self.env.restart, games, self.match_seed[games])
+        self._drop_failed(lanes)
 
-    def _finish(self) -> None:
+    def _finish(self, lanes: Sequence[Lanes] | None) -> None:
         """Note the results of matches that ended with this step."""
+        self._drop_failed(lanes)
         games = np.flatnonzero(self.env.over & (self.lineup[:, 0] >= 0))
         self.finished.append(
             tuple(x[games].copy() for x in (self.lineup, self.returns, self.length, self.match_seed))
         )
         self.lineup[games] = -1
+
+    # Games whose own code raises
+
+    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except GameError:
+            raise
+        except Exception as error:  # a user's game may fail in any way
+            raise _GameFailure from error
+
+    def _drop_failed(self, lanes: Sequence[Lanes] | None) -> None:
+        """Forget the matches that the game says have failed."""
+        dropped = getattr(self.env, "dropped", None)
+        if dropped is None or not dropped.any():
+            return
+        games = np.flatnonzero(dropped & (self.lineup[:, 0] >= 0))
+        if len(games):
+            self._drop(games, lanes)
+            self._count_failures(len(games), getattr(self.env, "cause", "no cause given"))
+
+    def _begin_anew(self, failure: _GameFailure, lanes: Sequence[Lanes] | None) -> None:
+        """Every match is lost with a game whose state nobody knows; open others on a new one."""
+        assert failure.__cause__ is not None
+        if self.remake is None:
+            raise failure.__cause__
+        self._drop(np.flatnonzero(self.lineup[:, 0] >= 0), lanes)
+        self._count_failures(1, _described(failure.__cause__), failure.__cause__)
+        self.env = self.remake()
+        for play in self.parts:
+            play.attach(self.env)
+
+    def _drop(self, games: np.ndarray, lanes: Sequence[Lanes] | None) -> None:
+        self.dropped += len(games)
+        self.lineup[games] = -1
+        for play, recorder in zip(self.parts, lanes or (), strict=False):
+            recorder.drop(np.flatnonzero(np.isin(play.game, games)))
+
+    def _count_failures(self, number: int, cause: str, error: BaseException | None = None) -> None:
+        self.failures += number
+        self.cause = cause
+        if self.failures > self.max_failures:
+            message = too_many_failures(self.env.id, self.failures, self.max_failures, cause)
+            raise GameError(message) from error
 
     @property
     def idle(self) -> bool:
@@ -137,175 +227,79 @@ class Matches:
         """Everything that the next tick depends on, but for the players themselves."""
         assert not self.finished, "results are taken before the state is"
         arrays = {name: getattr(self, name).copy() for name in _MATCH_ARRAYS}
-        for k, play in enumerate(self.groups):
-            arrays[f"group{k}:is_first"] = play.is_first.copy()
-            for shape, state in play.states.items():
-                arrays[f"group{k}:state:{','.join(map(str, shape))}"] = state.copy()
+        for k, play in enumerate(self.parts):
+            arrays |= {f"part{k}:{name}": array for name, array in play.state().items()}
         env = self.env.state()
         arrays |= {f"env:{name}": array for name, array in (env or {}).items()}
         return arrays, {
             "ids": self.ids,
             "next_lineup": self.next_lineup,
             "decisions": self.decisions,
+            "dropped": self.dropped,
+            "failures": self.failures,
             "rng": self.rng.bit_generator.state,
             "match_rng": self.match_rng.bit_generator.state,
             "env_has_state": env is not None,
         }
 
-    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Player]) -> bool:
+    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Seated]) -> bool:
         """Go on from what `state` gave; False if the game cannot, so that its matches begin anew."""
         self.rng.bit_generator.state = meta["rng"]
         self.match_rng.bit_generator.state = meta["match_rng"]
         self.decisions = meta["decisions"]
+        self.dropped, self.failures = meta["dropped"], meta["failures"]
         self.ids = dict(meta["ids"])
         self.players = {name: players[name] for name in self.ids}
+        self._track_previous()
         self.table, self.next_lineup = arrays["table"].copy(), meta["next_lineup"]
         if not meta["env_has_state"]:
             return False
         for name in _MATCH_ARRAYS:
             setattr(self, name, arrays[name].copy())
-        for k, play in enumerate(self.groups):
-            play.is_first[:] = arrays[f"group{k}:is_first"]
-            for name, state in _part(arrays, f"group{k}:state:").items():
-                layers, vectors, units = map(int, name.split(","))
-                play.states[layers, vectors, units] = state.copy()
+        for k, play in enumerate(self.parts):
+            play.set_state(_part(arrays, f"part{k}:"))
         self.env.set_state(_part(arrays, "env:"))
         return True
 
 
-@numba.njit(nogil=True, cache=True)
-def _gather(stored, rows, state):  # type: ignore[no-untyped-def]
-    """state [L, S, K, H] = stored [L, S, R, H] at these rows [K]."""
-    for layer in range(stored.shape[0]):
-        for vector in range(stored.shape[1]):
-            for k in range(rows.shape[0]):
-                state[layer, vector, k, :] = stored[layer, vector, rows[k], :]
-
-
-@numba.njit(nogil=True, cache=True)
-def _scatter(state, rows, stored):  # type: ignore[no-untyped-def]
-    """stored [L, S, R, H] at these rows [K] = state [L, S, K, H]."""
-    for layer in range(stored.shape[0]):
-        for vector in range(stored.shape[1]):
-            for k in range(rows.shape[0]):
-                stored[layer, vector, rows[k], :] = state[layer, vector, k, :]
-
-
-class GroupPlay:
-    """The seats of one group: their recurrent states and actions."""
-
-    def __init__(self, env_id: str, group: Group, games: int) -> None:
-        self.env_id = env_id
-        self.group = group
-        self.seats = np.asarray(group.seats)
-        self.rows = games * len(group.seats)
-        self.is_first = np.ones(self.rows, bool)
-        self.states: dict[tuple[int, int, int], np.ndarray] = {}  # shape (L, S, H) -> [L, S, R, H]
-        self.action: Tree = _empty_actions(group, games)
-
-    def act(
-        self,
-        to_act: np.ndarray,
-        lineup: np.ndarray,
-        seated: Mapping[int, str],
-        players: Mapping[str, Player],
-        rng: np.random.Generator,
-        lanes: Lanes | None,
-        version: int,
-    ) -> None:
-        """One batched forward for every player present; decisions of MAIN are recorded in `lanes`."""
-        acting = np.flatnonzero(to_act[:, self.seats])
-        sitting = lineup[:, self.seats].reshape(-1)[acting]
-        for k in np.flatnonzero(np.bincount(sitting)).tolist():
-            name, rows = seated[k], acting[sitting == k]
-            player = players[name]
-            obs, mask = self._views(rows)
-            is_first = self.is_first[rows]
-            stored = self.state_of(player)
-            state = np.empty((*stored.shape[:2], len(rows), stored.shape[3]), np.float32)
-            _gather(stored, rows, state)
-            decision = player.act(obs, mask, is_first, state, rng)
-            _scatter(decision.state, rows, stored)
-            for path, leaf in decision.action.items():
-                target = self.action[path]
-                target.reshape(self.rows, *target.shape[2:])[rows] = leaf
-            if decision.value is not None and not np.isfinite(decision.value).all():
-                self._refuse(rows, obs, decision.value)
-            if lanes is not None and name == MAIN:
-                assert decision.logp is not None
-                assert decision.value is not None
-                lanes.record(
-                    rows, is_first, state, obs, mask, decision.action, decision.logp, decision.value,
-                    version,
-                )  # fmt: skip
-        self.is_first[acting] = False
-
-    def _refuse(self, rows: np.ndarray, obs: Tree, value: np.ndarray) -> None:
-        """Name the match and seat of a value that is not finite, and what made it so."""
-        k = int(np.flatnonzero(~np.isfinite(value))[0])
-        game, seat = divmod(int(rows[k]), len(self.seats))
-        where = f"match {game}, seat {self.seats[seat]}"
-        for path, leaf in obs.items():
-            if not np.isfinite(leaf[k]).all():
-                raise GameError(f"{self.env_id}, {where}: observation {path or 'leaf'} is not finite")
-        raise FloatingPointError(f"{self.env_id}, {where}: the policy's value is {value[k]}; it has diverged")
-
-    def settle(self, env: VectorEnv, main: Player, lanes: Lanes) -> None:
-        """Hand the step's rewards and endings to the lanes, valuing views at which a match was cut off."""
-        final_value = np.zeros(self.rows, np.float32)
-        cut = env.truncated[:, self.seats].reshape(-1) & (lanes.held >= 0)
-        if cut.any():
-            rows = np.flatnonzero(cut)
-            assert isinstance(main, PolicyPlayer)
-            state = self.state_of(main)[:, :, rows]
-            final_value[rows] = main.value(self._views(rows)[0], self.is_first[rows], state)
-        lanes.settle(env.reward, env.terminated, env.truncated, final_value)
-
-    def _views(self, rows: np.ndarray) -> tuple[Tree, Tree]:
-        """Observation and mask leaves of these rows, copied: [R, S, ...] -> [K, ...]."""
-        obs, mask = (
-            {path: leaf.reshape(self.rows, *leaf.shape[2:]).take(rows, axis=0) for path, leaf in tree.items()}
-            for tree in (self.group.obs, self.group.mask)
-        )
-        return obs, mask
-
-    def state_of(self, player: Player) -> np.ndarray:
-        """States [L, S, R, H] of all rows for players of this one's shape."""
-        shape = player.state_shape
-        if shape not in self.states:
-            self.states[shape] = np.zeros((*shape[:2], self.rows, shape[2]), np.float32)
-        return self.states[shape]
+class _GameFailure(Exception):
+    """The game's own code raised; the cause is what it raised."""
 
 
 class Rollout:
     """Matches of the learning player, until enough fragments are complete."""
 
-    def __init__(
-        self, env: VectorEnv, main: PolicyPlayer, *, length: int, seed: np.random.SeedSequence
-    ) -> None:
-        """length: decisions of a fragment, T. A batch is as many lanes as the game has (game, seat) rows."""
-        self.matches = Matches(env, seed, cyclic=True)
-        self.main = main
-        self.version = 0
-        games = env.num_games
-        self.lanes = [
-            Lanes(play.group, games, length, games * len(play.seats), main.state_shape, play.action)
-            for play in self.matches.groups
-        ]
+    def __init__(self, matches: Matches, main: Sequence[PolicyPlayer], *, length: int) -> None:
+        """main: the learning player, a policy for each part; length: decisions of a fragment, T.
 
-    def load(self, weights: Mapping[str, np.ndarray], version: int) -> None:
-        """Play with these weights from the next decision on."""
-        load_weights(self.main.policy, weights)
+        A batch of a part is as many lanes as the game has rows of it.
+        """
+        self.matches = matches
+        self.main = tuple(main)
+        self.version = 0
+        self.lanes = [_lanes(play, player, length) for play, player in zip(matches.parts, main, strict=True)]
+
+    def load(self, weights: Sequence[Mapping[str, np.ndarray]], version: int) -> None:
+        """Play with these weights, of each part, from the next decision on."""
+        for player, part in zip(self.main, weights, strict=True):
+            load_weights(player.policy, part)
         self.version = version
 
-    def assign(self, lineups: Lineups, players: Mapping[str, Player]) -> None:
+    def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
         self.matches.assign(lineups, {MAIN: self.main, **players})
 
-    def collect(self) -> tuple[list[Fragment], MatchResults]:
-        """Play until every group has a batch of complete lanes."""
-        while not all(lanes.ready for lanes in self.lanes):
+    def collect(self) -> tuple[Batch, MatchResults]:
+        """Play until every part has a batch of complete lanes, or one of them has given many.
+
+        A part that decides more often than another gives several batches, as one wider fragment.
+        """
+        taken: list[list[Fragment]] = [[] for _ in self.lanes]
+        while not all(taken) and max(map(len, taken)) < MOST_BATCHES:
             self.matches.tick(self.lanes, self.version)
-        return [lanes.take() for lanes in self.lanes], self.matches.results()
+            for lanes, batches in zip(self.lanes, taken, strict=True):
+                if lanes.ready:
+                    batches.append(lanes.take())
+        return tuple(concatenate(each) if each else None for each in taken), self.matches.results()
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
         """Matches, recurrent states and lanes in mid-play: arrays, and what JSON can hold."""
@@ -314,7 +308,7 @@ class Rollout:
             arrays |= {f"lanes{k}:{name}": array for name, array in lanes.state().items()}
         return arrays, meta | {"version": self.version}
 
-    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Player]) -> bool:
+    def set_state(self, arrays: Tree, meta: dict[str, Any], players: Mapping[str, Seated]) -> bool:
         """Go on from what `state` gave, but for the weights; False if the game's matches began anew."""
         self.version = meta["version"]
         same = self.matches.set_state(arrays, meta, {MAIN: self.main, **players})
@@ -326,6 +320,12 @@ class Rollout:
         return same
 
 
+def too_many_failures(env_id: str, failures: int, allowed: int, cause: str) -> str:
+    """The error that ends a run whose game goes on failing."""
+    times = "once" if failures == 1 else f"{failures} times"
+    return f"{env_id}: its code failed {times}, env.max_failures={allowed}; the last: {cause}"
+
+
 def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy arrays by parameter name into a module; they stay the caller's."""
     # Arrays from the object store are read-only, which from_numpy warns of; the copy never writes.
@@ -335,13 +335,38 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> 
 _MATCH_ARRAYS = ("lineup", "match_seed", "returns", "length", "table")
 
 
+def _lanes(play: PartPlay, player: PolicyPlayer, length: int) -> Lanes:
+    """Lanes for what this player sees and does in its part."""
+    obs, mask = play.views(np.arange(1), player.extras)
+    action = {path: leaf[0] for path, leaf in play.group_action.items()}
+    return Lanes(
+        play.part.seats,
+        play.rows,
+        play.rows,
+        length,
+        state_shape=player.state_shape,
+        obs=obs,
+        mask=mask,
+        action=action,
+    )
+
+
 def _part(arrays: Tree, prefix: str) -> Tree:
     """The arrays whose names begin with prefix, by the rest of their names."""
     return {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
 
 
-def _empty_actions(group: Group, games: int) -> Tree:
+def _empty_actions(env: VectorEnv, index: int) -> Tree:
+    """Action leaves [B, S, ...] of a group."""
+    group = env.groups[index]
     return {
-        path: np.zeros((games, len(group.seats), *(space.shape or ())), space.dtype)
+        path: np.zeros((env.num_games, len(group.seats), *(space.shape or ())), space.dtype)
         for path, space in leaves(group.action_space).items()
     }
+
+
+def _described(error: BaseException) -> str:
+    """An error as one line, with the place in the code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return " ".join(f"{type(error).__name__}: {error}".split()) + place

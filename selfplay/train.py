@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from envs.vector import GameError
 from selfplay import checkpoint, engine
-from selfplay.config import Config, StopConfig, check_lanes, resolve_num_workers
+from selfplay.config import Config, PolicyConfig, StopConfig, check_lanes, resolve_num_workers
 from selfplay.engine import Engine, Learned
 from selfplay.errors import CheckpointError, UserError
 from selfplay.league.league import League
 from selfplay.matches import MAIN
+from selfplay.rollout import too_many_failures
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
-from selfplay.worker import LEAGUE, Collected, make_bot, make_game, make_policy
+from selfplay.worker import LEAGUE, Collected, make_bot, make_game, make_parts, make_policies
 
 LINEUPS_PER_GAME = 2
 """Lineups drawn for each game of an iteration; a rollout that finishes more matches begins again."""
@@ -30,7 +32,7 @@ CALIBRATION, RATING = 1, 2  # purposes of matches beside training, for their see
 
 _FIXED = {
     "env": ("id", "kwargs", "train_kwargs"),
-    "policy": ("encoder", "core", "hidden_size", "num_layers"),
+    "policy": tuple(PolicyConfig.model_fields),
     "rollout": ("num_games", "fragment_length"),
 }  # what a checkpoint's arrays depend on
 
@@ -197,12 +199,23 @@ class Training:
             **learned.metrics,
             **self.league.metrics(),
         }
+        if dropped := sum(part.dropped for part in collected):
+            metrics["match/dropped"] = dropped
+            self._tell_of_failures(collected, dropped)
         if len(lengths):
             metrics["match/length"] = float(lengths.mean())
             metrics["match/finished"] = len(lengths)
             metrics["match/return"] = float(np.concatenate(list(map(_main_returns, collected))).mean())
         self.run.append(metrics)
         self.view.update(metrics)
+
+    def _tell_of_failures(self, collected: Sequence[Collected], dropped: int) -> None:
+        """Say why matches were dropped; too often, and it is the end. Each worker counts its own too."""
+        failures, limit = sum(part.failures for part in collected), self.config.env.max_failures
+        cause = next(part.cause for part in collected if part.dropped)
+        if failures > limit:
+            raise GameError(too_many_failures(self.config.env.id, failures, limit, cause))
+        self.view.message(f"dropped {dropped} matches; {failures} failures of {limit} allowed: {cause}")
 
 
 def _main_returns(collected: Collected) -> np.ndarray:
@@ -235,10 +248,12 @@ def check(config: Config) -> None:
     """Refuse what cannot be trained, before anything is written or started."""
     env = make_game(config, 1)
     make_game(config, 1, training=True)
-    make_policy(config, env, config.seed)
-    check_lanes(config, len(env.groups[0].seats))
+    make_policies(config, env, config.seed)
+    parts = make_parts(config, env)
+    for part in parts:
+        check_lanes(config, len(part.seats))
     for name in config.league.anchors:
-        make_bot(name, env)
+        make_bot(name, env, parts)
     if resolve_num_workers(config) == 0:
         engine.choose_device(config, engine.cuda_here())
 

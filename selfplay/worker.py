@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ from envs.vector import Tree, VectorEnv
 from policies.policy import Policy, PolicySpec
 from selfplay.config import Config
 from selfplay.errors import UserError
-from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.memory import keep_freed_memory
-from selfplay.players import BotPlayer, Player, PolicyPlayer
-from selfplay.rollout import Matches, Rollout, load_weights
+from selfplay.part_play import Seated
+from selfplay.parts import Part, split
+from selfplay.players import BotPlayer, PolicyPlayer
+from selfplay.rollout import Batch, Matches, Rollout, load_weights
+from selfplay.weights import by_part
 
 RANDOM = "random"
 BOT_PREFIX = "bot:"
@@ -43,6 +45,9 @@ class Collected:
     decisions: int  # made by all players together
     seconds: float
     game_seconds: float  # of those, in the game's own step and restart
+    dropped: int  # matches without a result, because the game's code raised
+    failures: int  # times that it did since the worker began
+    cause: str  # of the last one
 
 
 class TimedEnv:
@@ -54,6 +59,10 @@ class TimedEnv:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
+
+    def replace(self, env: VectorEnv) -> None:
+        """Go on with another game of the same layout."""
+        self._env = env
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         start = time.perf_counter()
@@ -67,32 +76,58 @@ class TimedEnv:
 
 
 def make_game(config: Config, num_games: int, *, training: bool = False) -> VectorEnv:
-    """The configured game, as it is judged or as it is trained on.
-
-    A game this version cannot train on is the user's to know.
-    """
+    """The configured game, as it is judged or as it is trained on."""
     kwargs = config.env.kwargs | (config.env.train_kwargs if training else {})
     try:
-        env = make(config.env.id, num_games, **kwargs)
+        return make(config.env.id, num_games, **kwargs)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if len(env.groups) != 1:
-        names = ", ".join(group.name for group in env.groups)
+
+
+def make_parts(config: Config, env: VectorEnv) -> tuple[Part, ...]:
+    """Which seats share a policy, as configured."""
+    return split(env, (config.policy.per,))
+
+
+def make_policies(config: Config, env: VectorEnv, seed: int) -> dict[str, Policy]:
+    """The network of each part that the configuration describes, with weights drawn from `seed` on."""
+    parts = make_parts(config, env)
+    names = [part.name for part in parts]
+    unknown = [name for name in config.policy.parts if name not in names]
+    if unknown:
         raise UserError(
-            f"{config.env.id} has seats with different spaces ({names}); all seats must share one policy"
+            f"policy.parts.{unknown[0]}: {config.env.id} has no such part; policy.per={config.policy.per!r} "
+            f"gives {', '.join(names)}"
         )
-    return env
+    return {part.name: _make_policy(config, env, part, seed + k) for k, part in enumerate(parts)}
 
 
-def make_policy(config: Config, env: VectorEnv, seed: int) -> Policy:
-    """The network that the configuration describes for this game, with weights drawn from `seed`."""
-    group = env.groups[0]
-    network = config.policy
-    spec = PolicySpec(tuple(network.encoder), network.core, network.hidden_size, network.num_layers)
+def _make_policy(config: Config, env: VectorEnv, part: Part, seed: int) -> Policy:
+    group = env.groups[part.group]
+    network = config.policy.of(part.name)
+    private = getattr(env, "privileged_space", None) if network.critic == "privileged" else None
+    if network.critic == "privileged" and private is None:
+        raise UserError(
+            f'policy.critic="privileged": {config.env.id} does not show its full state; '
+            "allowed here: shared, separate"
+        )
+    spec = PolicySpec(
+        encoder=tuple(network.encoder),
+        core=network.core,
+        hidden_size=network.hidden_size,
+        num_layers=network.num_layers,
+        critic=network.critic,
+        cnn=network.cnn,
+        normalize=network.normalize,
+        previous=network.previous,
+        autoregressive=network.autoregressive,
+        uses={**group.uses, **network.uses},
+        points={**group.points, **network.points},
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return Policy(group.observation_space, group.action_space, spec)
+            return Policy(group.observation_space, group.action_space, spec, private)
         except ValueError as error:
             raise UserError(f"{config.env.id}: {error}") from error
 
@@ -109,58 +144,83 @@ class Worker:
         self._open(0)
 
     def _open(self, entropy: int) -> None:
-        policy = make_policy(self.config, self.env, self.config.seed)
-        self.rollout = Rollout(
+        policies = make_policies(self.config, self.env, self.config.seed)
+        self.parts = make_parts(self.config, self.env)
+        matches = Matches(
             self.env,
-            PolicyPlayer(policy),
-            length=self.config.rollout.fragment_length,
-            seed=np.random.SeedSequence(self.config.seed, spawn_key=(ROLLOUT, self.index, entropy)),
+            self.parts,
+            np.random.SeedSequence(self.config.seed, spawn_key=(ROLLOUT, self.index, entropy)),
+            cyclic=True,
+            remake=self._renewed,
+            max_failures=self.config.env.max_failures,
         )
+        main = [PolicyPlayer(policy) for policy in policies.values()]
+        self.rollout = Rollout(matches, main, length=self.config.rollout.fragment_length)
+
+    def _renewed(self) -> VectorEnv:
+        """The game made anew."""
+        self.env.replace(make_game(self.config, self.env.num_games, training=True))
+        return self.env
 
     def reopen(self, entropy: int) -> None:
         """Begin anew in place of a worker that died, with draws that it did not make."""
-        self.env = TimedEnv(make_game(self.config, self.env.num_games, training=True))
+        self._renewed()
         self._open(entropy)
 
     def collect(
         self, weights: Weights, version: int, lineups: Lineups, fetch: Fetch
-    ) -> tuple[Fragment, Collected]:
+    ) -> tuple[Batch, Collected]:
         """Play with these weights and lineups until a batch of lanes is complete."""
         start, in_game = time.perf_counter(), self.env.seconds
         matches = self.rollout.matches
-        decided = matches.decisions
-        self.rollout.load(weights, version)
+        decided, dropped = matches.decisions, matches.dropped
+        self.load(weights, version)
         self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
-        fragments, results = self.rollout.collect()
-        return fragments[0], Collected(
+        batch, results = self.rollout.collect()
+        return batch, Collected(
             results,
             matches.decisions - decided,
             time.perf_counter() - start,
             self.env.seconds - in_game,
+            matches.dropped - dropped,
+            matches.failures,
+            matches.cause,
         )
+
+    def load(self, weights: Weights, version: int) -> None:
+        """Play with these weights from the next decision on."""
+        self.rollout.load(self._by_part(weights), version)
 
     def play(
         self, weights: Weights, version: int, lineups: Lineups, seed: list[int], fetch: Fetch
     ) -> MatchResults:
         """Play every lineup once, apart from training and without recording; MAIN plays these weights."""
-        self.rollout.load(weights, version)
-        env = make_game(self.config, len(lineups.table))
+        self.load(weights, version)
         first, *rest = seed
-        draws = np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, self.index))
-        matches = Matches(env, draws, cyclic=False)
+        matches = Matches(
+            make_game(self.config, len(lineups.table)),
+            self.parts,
+            np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, self.index)),
+            cyclic=False,
+            max_failures=self.config.env.max_failures,
+        )
         matches.assign(lineups, {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch))
         return matches.play_all()
 
-    def _bring(self, names: tuple[str, ...], known: Mapping[str, Player], fetch: Fetch) -> dict[str, Player]:
+    def _by_part(self, weights: Weights) -> tuple[Weights, ...]:
+        return by_part(weights, [part.name for part in self.parts])
+
+    def _bring(self, names: tuple[str, ...], known: Mapping[str, Seated], fetch: Fetch) -> dict[str, Seated]:
         new = (name for name in names if name != MAIN and name not in known)
         return {name: self._player(name, fetch) for name in new}
 
-    def _player(self, name: str, fetch: Fetch) -> Player:
+    def _player(self, name: str, fetch: Fetch) -> Seated:
         if name == RANDOM or name.startswith(BOT_PREFIX):
-            return make_bot(name, self.env)
-        policy = copy.deepcopy(self.rollout.main.policy)
-        load_weights(policy, fetch(name))
-        return PolicyPlayer(policy)
+            return make_bot(name, self.env, self.parts)
+        policies = [copy.deepcopy(player.policy) for player in self.rollout.main]
+        for policy, weights in zip(policies, self._by_part(fetch(name)), strict=True):
+            load_weights(policy, weights)
+        return tuple(PolicyPlayer(policy) for policy in policies)
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
         """Everything that the next `collect` depends on, opponents by their names."""
@@ -171,14 +231,16 @@ class Worker:
         return self.rollout.set_state(arrays, meta, self._bring(tuple(meta["ids"]), {}, fetch))
 
 
-def make_bot(name: str, env: Any) -> BotPlayer:
-    """`random`, or `bot:NAME` of this game."""
+def make_bot(name: str, env: VectorEnv, parts: Sequence[Part]) -> Seated:
+    """`random`, or `bot:NAME` of this game, for each part."""
     if name == RANDOM:
-        return BotPlayer(random_bot(env.groups[0].action_space))
+        return tuple(BotPlayer(random_bot(env.groups[part.group].action_space)) for part in parts)
     bot = name.removeprefix(BOT_PREFIX)
     if bot not in env.bots:
         known = [RANDOM, *(BOT_PREFIX + each for each in env.bots)]
         close = difflib.get_close_matches(name, known, n=1)
         nearest = f"; nearest: {close[0]}" if close else ""
         raise UserError(f"{env.id} has no bot {name!r}{nearest}; it has {', '.join(known)}")
-    return BotPlayer(env.bots[bot])
+    scripted = env.bots[bot]
+    by_group = scripted if isinstance(scripted, tuple) else (scripted,) * len(env.groups)
+    return tuple(BotPlayer(by_group[part.group]) for part in parts)

@@ -16,7 +16,7 @@ import torch
 from selfplay.fragments import Fragment, Tree
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.players import Decision, Player, PolicyPlayer
-from selfplay.rollout import Rollout
+from tests.playing import make_rollout
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class SpyPlayer:
 
     def __init__(self, name: str, player: Player, env: SpyEnv, rollout: Any) -> None:
         self.name, self.player, self.env, self.rollout = name, player, env, rollout
-        self.state_shape = player.state_shape
+        self.state_shape, self.extras = player.state_shape, player.extras
 
     def act(self, obs, mask, is_first, state, rng):  # type: ignore[no-untyped-def]
         env = self.env
@@ -170,7 +170,7 @@ class Recorder:
         self.env = SpyEnv(env)
         player = PolicyPlayer(policy)
         self.env.main = player
-        self.rollout = Rollout(self.env, player, length=length, seed=np.random.SeedSequence(seed))
+        self.rollout = make_rollout(self.env, player, length=length, seed=seed)
         self.policy, self.length = policy, length
         self.opponents: dict[str, Player] = {}
         self.found: dict[bytes, Noted] = {}
@@ -185,14 +185,14 @@ class Recorder:
         self.env.take_lineups(lineups)
         known = set(self.rollout.matches.players)
         new = [n for n in lineups.players if n != MAIN and n not in known]
-        spies = {n: SpyPlayer(n, self.opponents[n], self.env, self.rollout) for n in new}
+        spies = {n: (SpyPlayer(n, self.opponents[n], self.env, self.rollout),) for n in new}
         self.rollout.assign(lineups, spies)
         self._check_let_go(lineups)
         players = self.rollout.matches.players
         # The rollout asks that MAIN be a PolicyPlayer where it values a truncation: spy on its method.
-        if not isinstance(players[MAIN], _SpiedMain):
+        if not isinstance(players[MAIN][0], _SpiedMain):
             main = _SpiedMain(self.policy, SpyPlayer(MAIN, self.env.main, self.env, self.rollout))
-            self.rollout.main = players[MAIN] = main
+            self.rollout.main = players[MAIN] = (main,)
         (fragment,), results = self.rollout.collect()
         self._note_all()
         self.check_lanes(fragment)

@@ -10,7 +10,7 @@ from selfplay.config import PPOConfig
 from selfplay.learner import Learner
 from selfplay.matches import MAIN, Lineups
 from selfplay.players import PolicyPlayer
-from selfplay.rollout import Rollout
+from tests.playing import make_rollout
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,12 +23,12 @@ def learner(device, **ppo):
     torch.manual_seed(0)
     group = env.groups[0]
     policy = Policy(group.observation_space, group.action_space, PolicySpec())
-    rollout = Rollout(env, PolicyPlayer(policy), length=16, seed=np.random.SeedSequence(0))
+    rollout = make_rollout(env, PolicyPlayer(policy), length=16)
     rollout.assign(Lineups((MAIN,), np.zeros((64, 2), np.int32)), {})
     fragments, _ = rollout.collect()
     twin = Policy(group.observation_space, group.action_space, PolicySpec())
     twin.load_state_dict(policy.state_dict())
-    return Learner(twin.to(device), PPOConfig(**ppo), anneal_steps=None, seed=0), fragments
+    return Learner(twin.to(device), PPOConfig(**ppo), seed=0), fragments
 
 
 def test_what_was_played_on_the_cpu_replays_on_the_gpu():
@@ -41,15 +41,17 @@ def test_what_was_played_on_the_cpu_replays_on_the_gpu():
 def test_an_update_is_the_cpus(ppo):
     (cpu, fragments), (gpu, _) = learner("cpu", **ppo), learner("cuda", **ppo)
     one, two = cpu.update(fragments), gpu.update(fragments)
-    for name, value in one.metrics.items():
-        assert two.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
-    for name, weight in one.weights.items():
-        np.testing.assert_allclose(two.weights[name], weight, rtol=1e-2, atol=1e-4, err_msg=name)
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    for name, weight in cpu.weights().items():
+        np.testing.assert_allclose(gpu.weights()[name], weight, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
 def test_bfloat16_learns_the_same_direction():
     (cpu, fragments), (gpu, _) = learner("cpu"), learner("cuda", autocast=True)
     before = cpu.weights()["output_weight"]
-    one, two = (x.update(fragments).weights["output_weight"] - before for x in (cpu, gpu))
+    for learner_ in (cpu, gpu):
+        learner_.update(fragments)
+    one, two = (x.weights()["output_weight"] - before for x in (cpu, gpu))
     cosine = float((one * two).sum() / np.linalg.norm(one) / np.linalg.norm(two))
     assert cosine > 0.95

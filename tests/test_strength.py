@@ -7,8 +7,8 @@ from benchmarks import connect_four_strength as strength
 from benchmarks.connect_four_strength import COLUMNS, FULL, Decisions, MctsPlayer, Solver
 from envs.bots import random_bot
 from envs.connect_four import ConnectFour, one_ply
-from selfplay.evaluate import evaluate
 from selfplay.players import BotPlayer
+from tests.playing import evaluate_alone
 
 pyspiel = pytest.importorskip("pyspiel")
 
@@ -131,7 +131,7 @@ def test_one_decision_of_the_player_is_drawn_from_each_match(itself):
 class TestMcts:
     def test_it_beats_random_players_from_both_seats(self):
         env = ConnectFour(20)
-        result = evaluate(
+        result = evaluate_alone(
             env, [MctsPlayer(50), BotPlayer(random_bot(env.groups[0].action_space))], games=20, seed=1
         )
         assert result.wins >= 18
@@ -146,7 +146,7 @@ class TestMcts:
 
     def test_the_seed_decides(self):
         results = [
-            evaluate(ConnectFour(8), [MctsPlayer(20), BotPlayer(one_ply)], games=8, seed=seed)
+            evaluate_alone(ConnectFour(8), [MctsPlayer(20), BotPlayer(one_ply)], games=8, seed=seed)
             for seed in (5, 5)
         ]
         assert results[0] == results[1]

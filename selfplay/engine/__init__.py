@@ -11,10 +11,11 @@ import torch
 from selfplay.config import Config, resolve_num_workers
 from selfplay.errors import UserError
 from selfplay.learner import Learner
+from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
 from selfplay.memory import keep_freed_memory
 from selfplay.replay import ReplayDifference
-from selfplay.worker import LEARNER, Collected, Fetch, make_game, make_policy
+from selfplay.worker import LEARNER, Collected, Fetch, make_game, make_policies
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
@@ -77,19 +78,21 @@ def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine
     return RayEngine(config, fetch, notify)
 
 
-def make_learner(config: Config, device: str, num_threads: int) -> Learner:
-    """The learner of this configuration, on a device where it will stay."""
+def make_learners(config: Config, device: str, num_threads: int) -> Learners:
+    """The learners of this configuration, on a device where they will stay."""
     keep_freed_memory()
-    torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
-    env = make_game(config, 1)
-    policy = make_policy(config, env, config.seed).to(device)
-    return Learner(
-        policy,
-        config.ppo,
-        anneal_steps=config.ppo.anneal_steps,
-        seed=np.random.SeedSequence(config.seed, spawn_key=(LEARNER,)),
-        num_threads=num_threads,
-    )
+    torch.set_num_threads(1)  # a learner's own threads share the cores by lanes
+    policies = make_policies(config, make_game(config, 1), config.seed)
+    learners = {
+        part: Learner(
+            policy.to(device),
+            config.ppo,
+            seed=np.random.SeedSequence(config.seed, spawn_key=(LEARNER, *([k] if k else []))),
+            num_threads=num_threads,
+        )
+        for k, (part, policy) in enumerate(policies.items())
+    }
+    return Learners(learners, anneal_steps=config.ppo.anneal_steps)
 
 
 def choose_device(config: Config, has_gpu: bool) -> str:

@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: a rollout worker, and the learner.
+"""What runs in Ray's processes: a rollout worker, and what learns.
 
 An actor is made empty and built by `open`, so that an error of the user's game is an ordinary task
 error, with its own type and traceback, and never the death of an actor.
@@ -15,11 +15,11 @@ import numpy as np
 import ray
 
 from selfplay.config import Config, num_cores
-from selfplay.engine import Learned, make_learner
-from selfplay.fragments import Fragment
-from selfplay.learner import Learner
+from selfplay.engine import Learned, make_learners
+from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
 from selfplay.replay import ReplayDifference
+from selfplay.rollout import Batch
 from selfplay.worker import Collected, Fetch, Weights, Worker
 
 Refs = Mapping[str, "ray.ObjectRef[Weights]"]
@@ -46,7 +46,7 @@ class RolloutActor:
 
     def collect(
         self, weights: Weights, version: int, lineups: Lineups, refs: Refs
-    ) -> tuple[Fragment, Collected]:
+    ) -> tuple[Batch, Collected]:
         return self._worker.collect(weights, version, lineups, _fetcher(refs))
 
     def play(
@@ -63,41 +63,41 @@ class RolloutActor:
 
 
 class LearnerActor:
-    """The learner; its weights leave it as an object of their own."""
+    """The learners of all parts; their weights leave it as an object of their own."""
 
-    _learner: Learner
+    _learners: Learners
 
     def __repr__(self) -> str:
         return "learner"
 
     def open(self, config: Config, device: str, state: State | None, path: list[str]) -> None:
-        """Make the policy; state: where to go on, in place of a learner that died."""
+        """Make the policies; state: where to go on, in place of a learner that died."""
         import torch
 
         _adopt(path)
         torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
         # Fragments lie in the object store and are read-only; the learner does not write to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        self._learner = make_learner(config, device, num_cores())
+        self._learners = make_learners(config, device, num_cores())
         if state is not None:
-            self._learner.set_state(*state)
+            self._learners.set_state(*state)
 
-    def check_replay(self, *fragments: Fragment) -> ReplayDifference | None:
-        return self._learner.check_replay(fragments)
+    def check_replay(self, *batches: Batch) -> ReplayDifference | None:
+        return self._learners.check_replay(batches)
 
-    def update(self, *fragments: Fragment) -> tuple[dict[str, np.ndarray], Learned]:
-        update = self._learner.update(fragments)
+    def update(self, *batches: Batch) -> tuple[dict[str, np.ndarray], Learned]:
+        update = self._learners.update(batches)
         return update.weights, Learned(update.version, update.agent_steps, update.metrics)
 
     def state(self) -> State:
-        return self._learner.state()
+        return self._learners.state()
 
     def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> dict[str, np.ndarray]:
-        self._learner.set_state(arrays, meta)
-        return self._learner.weights()
+        self._learners.set_state(arrays, meta)
+        return self._learners.weights()
 
     def weights(self) -> dict[str, np.ndarray]:
-        return self._learner.weights()
+        return self._learners.weights()
 
 
 def _fetcher(refs: Refs) -> Fetch:

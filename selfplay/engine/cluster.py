@@ -38,9 +38,9 @@ from selfplay.config import Config, resolve_num_workers
 from selfplay.engine import Arrays, Learned, choose_device
 from selfplay.engine.actors import LearnerActor, RolloutActor, State
 from selfplay.errors import UserError
-from selfplay.fragments import Fragment
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
+from selfplay.rollout import Batch
 from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
 
 MAX_DEATHS = 3
@@ -72,7 +72,7 @@ class RayEngine:
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
         self._deaths: Counter[str] = Counter()
-        self._fragments: list[ray.ObjectRef[Fragment]] = []
+        self._batches: list[ray.ObjectRef[Batch]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
         try:
             self._open()
@@ -96,31 +96,31 @@ class RayEngine:
 
     def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
         names = {name for each in lineups for name in each.players}
-        fragments: list[Ref] = [None] * self.num_rollouts
+        batches: list[Ref] = [None] * self.num_rollouts
 
         def start(index: int, rollout: ActorHandle) -> Ref:
             own, refs = lineups[index], self._references(names)
             refs = {name: refs[name] for name in own.players if name in refs}
             method = rollout.collect.options(num_returns=2)
-            fragments[index], collected = method.remote(self._weights_ref, self._version, own, refs)
+            batches[index], collected = method.remote(self._weights_ref, self._version, own, refs)
             return collected
 
         results: list[Collected] = self._ask_rollouts(range(self.num_rollouts), start)
-        self._lineups, self._fragments = lineups, fragments
+        self._lineups, self._batches = lineups, batches
         return results
 
     def check_replay(self) -> ReplayDifference | None:
-        return self._ask_learner(lambda learner: learner.check_replay.remote(*self._fragments))
+        return self._ask_learner(lambda learner: learner.check_replay.remote(*self._batches))
 
     def learn(self) -> Learned:
         refs: list[Ref] = []
 
         def start(learner: ActorHandle) -> Ref:
-            refs[:] = learner.update.options(num_returns=2).remote(*self._fragments)
+            refs[:] = learner.update.options(num_returns=2).remote(*self._batches)
             return refs[1]
 
         learned: Learned = self._ask_learner(start)
-        self._weights_ref, self._fragments = refs[0], []
+        self._weights_ref, self._batches = refs[0], []
         self._version, self._agent_steps = learned.version, learned.agent_steps
         self._deaths.clear()
         return learned
@@ -224,7 +224,7 @@ class RayEngine:
                 return _get(call(self._actors[LEARNER]))
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
-                if self._fragments:  # the results of these matches stay unrecorded
+                if self._batches:  # the results of these matches stay unrecorded
                     self.collect(self._lineups)
             except _DIED as error:
                 self._replace_learner(error)

@@ -10,9 +10,15 @@ from envs.bots import random_bot
 from envs.connect_four import ConnectFour
 from selfplay import play
 from selfplay.human import HumanPlayer, session
+from selfplay.parts import split
 from selfplay.players import BotPlayer, Decision
 
 FOUR_IN_COLUMN_1 = "1212121"
+
+
+def play_session(env, players, labels, **options):
+    """A session of players of the only part."""
+    return session(env, split(env, ["group"]), players, labels, **options)
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def typed(monkeypatch):
 class Column(BotPlayer):
     """Plays one column while it can, then the last, and remembers in its state how often it was asked."""
 
-    state_shape = (1, 1, 1)
+    state_shape, extras = (1, 1, 1), ()
 
     def __init__(self, column):
         self.column = column
@@ -49,7 +55,9 @@ def test_two_people(typed, capsys):
 def test_turns_rotate_and_memory_lasts_a_match(typed, capsys):
     env, bot = ConnectFour(1), Column(6)
     typed(*"1111", *"222")  # wins, then is second and loses
-    result = session(env, [HumanPlayer(env), bot], ["you", "bot"], games=2, seed=0)
+    result = session(
+        env, split(env, ["group"]), [(HumanPlayer(env),), (bot,)], ["you", "bot"], games=2, seed=0
+    )
     assert (result.wins, result.losses) == (1, 1)
     assert bot.asked == [1, 2, 3, 1, 2, 3, 4]
     out = capsys.readouterr().out
@@ -64,7 +72,7 @@ def test_turns_rotate_and_memory_lasts_a_match(typed, capsys):
 def test_wrong_entries_are_asked_again(typed, capsys):
     env = ConnectFour(1)
     typed("", "0", "8", "one", "-1", *"444", *"1111")
-    session(env, [HumanPlayer(env), Column(3)], ["you", "bot"], games=1, seed=0)
+    play_session(env, [(HumanPlayer(env),), (Column(3),)], ["you", "bot"], games=1, seed=0)
     out = capsys.readouterr().out
     assert "Type one of the moves" in out
     assert out.count("is not a legal move") == 4
@@ -85,7 +93,9 @@ def test_leaving_is_clean_and_the_match_does_not_count(typed, capsys, ending):
 def test_without_a_number_it_asks_for_another_match(typed, capsys, words, games):
     env = ConnectFour(1)
     typed("1", "1", "1", "1", *words)
-    result = session(env, [HumanPlayer(env), Column(6)], ["you", "bot"], games=None, seed=0)
+    result = session(
+        env, split(env, ["group"]), [(HumanPlayer(env),), (Column(6),)], ["you", "bot"], games=None, seed=0
+    )
     assert result.games == games
     assert "does not count" not in capsys.readouterr().out
 
@@ -94,8 +104,8 @@ def test_a_draw_is_said_to_be_one(typed, capsys):
     env = ConnectFour(1)
     # Columns in an order that fills the board without four in a line.
     typed(*"121221211212343443433434565665655656777777")
-    people = [HumanPlayer(env), HumanPlayer(env)]
-    result = session(env, people, ["player 1", "player 2"], games=1, seed=0)
+    people = [(HumanPlayer(env),), (HumanPlayer(env),)]
+    result = play_session(env, people, ["player 1", "player 2"], games=1, seed=0)
     assert result.draws == 1
     assert "A draw between player 1 and player 2." in capsys.readouterr().out
 
@@ -124,5 +134,7 @@ def test_random_bot_meets_a_person_from_either_seat(typed, capsys):
     env = ConnectFour(1)
     typed(*"1234567" * 30)
     bot = BotPlayer(random_bot(env.groups[0].action_space))
-    result = session(env, [bot, HumanPlayer(env)], ["bot", "you"], games=4, seed=1)
+    result = session(
+        env, split(env, ["group"]), [(bot,), (HumanPlayer(env),)], ["bot", "you"], games=4, seed=1
+    )
     assert result.games == 4

@@ -2,20 +2,25 @@
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.vector import Group
 from selfplay.lanes import COMPLETE, FREE, PARTIAL, Lanes
 
 ROWS = 2
 
 
 def make(length=3, rows=ROWS, batch=2):
-    obs, mask = {"": np.zeros((rows, 1, 1), np.float32)}, {"": np.zeros((rows, 1, 2), bool)}
-    group = Group("seat", (0,), spaces.Box(-1e6, 1e6, (1,)), spaces.Discrete(2), obs, mask)
-    return Lanes(group, rows, length, batch, (1, 2, 1), {"": np.zeros((rows, 1), np.int64)})
+    return Lanes(
+        np.array([0]),
+        rows,
+        batch,
+        length,
+        state_shape=(1, 2, 1),
+        obs={"": np.zeros((rows, 1), np.float32)},
+        mask={"": np.zeros((rows, 2), bool)},
+        action={"": np.zeros(rows, np.int64)},
+    )
 
 
 def decide(lanes, *decisions, version=0):

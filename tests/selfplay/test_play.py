@@ -15,15 +15,18 @@ from envs.connect_four import ConnectFour, one_ply
 from envs.vector import Group
 from selfplay import checkpoint, config, contestants, play, recording, worker
 from selfplay.errors import UserError
-from selfplay.evaluate import SLOTS, elo_difference, evaluate, rotations, score_interval, summary
+from selfplay.evaluate import SLOTS, elo_difference, rotations, score_interval, summary
 from selfplay.league.league import League
 from selfplay.learner import Learner
 from selfplay.matches import MatchResults
+from selfplay.parts import split
 from selfplay.players import BotPlayer
 from selfplay.run_directory import RunDirectory
+from tests.playing import evaluate_alone
 
 JSON_KEYS = [
-    "games", "wins", "draws", "losses", "mean_score", "score_ci95", "mean_return", "elo_diff", "seed"
+    "games", "wins", "draws", "losses", "mean_score", "score_ci95", "mean_return", "elo_diff", "seed",
+    "return_ci95",
 ]  # fmt: skip
 
 
@@ -90,7 +93,8 @@ def make_run(path, *, seed=7, **sections):
     settings = config.resolve(table | sections, {}, source="test")
     run = RunDirectory.create(path, settings)
     env = worker.make_game(settings, 1)
-    learner = Learner(worker.make_policy(settings, env, seed), settings.ppo, anneal_steps=None, seed=0)
+    (policy,) = worker.make_policies(settings, env, seed).values()
+    learner = Learner(policy, settings.ppo, seed=0)
     arrays, meta = learner.state()
     for iteration in (3, 5):
         checkpoint.save(run.checkpoints, iteration=iteration, arrays={"learner": arrays}, meta=meta)
@@ -208,7 +212,7 @@ class Spy(BotPlayer):
 def test_every_scheduled_match_is_played_to_its_end_beyond_the_slots():
     env = ConnectFour(16)
     players = [Spy(env), Spy(env)]
-    result = evaluate(env, players, games=50, seed=0)
+    result = evaluate_alone(env, players, games=50, seed=0)
     assert result.games == result.wins + result.draws + result.losses == 50
     for player in players:
         assert np.bincount(player.begun).tolist() == [25, 25]
@@ -217,7 +221,7 @@ def test_every_scheduled_match_is_played_to_its_end_beyond_the_slots():
 def test_random_against_random_is_even():
     env = ConnectFour(SLOTS)
     random = BotPlayer(random_bot(env.groups[0].action_space))
-    result = evaluate(env, [random, random], games=4000, seed=3)
+    result = evaluate_alone(env, [random, random], games=4000, seed=3)
     low, high = result.score_ci95
     assert low <= 0.5 <= high
     assert high - low < 0.04
@@ -269,9 +273,10 @@ def test_forms_of_a_runs_player(run, capsys):
 def test_weights_are_those_that_were_saved(run):
     settings = RunDirectory.open(run).config
     env = worker.make_game(settings, 1)
-    drawn = worker.make_policy(settings, env, settings.seed).state_dict()
+    (policy,) = worker.make_policies(settings, env, settings.seed).values()
+    drawn = policy.state_dict()
     for text in (str(run), f"{run}:main-000003"):
-        seated = contestants.seat(contestants.find(text), env, greedy=True)
+        (seated,) = contestants.seat(contestants.find(text), env, split(env, ["group"]), greedy=True)
         assert seated.greedy
         for name, tensor in seated.policy.state_dict().items():
             assert (tensor == drawn[name]).all()
@@ -390,11 +395,11 @@ def test_replay_round_trip(run, tmp_path, capsys):
 def test_thoughts_on_record_are_those_of_the_policy_that_acted(run):
     """Values with the recurrent state as it was at each decision, not begun anew."""
     env = recording.FirstMatch(ConnectFour(1))
-    policy = contestants.seat(contestants.find(str(run)), env, greedy=True)
+    (policy,) = contestants.seat(contestants.find(str(run)), env, split(env, ["group"]), greedy=True)
     acted = []
 
     class Listening:
-        state_shape = policy.state_shape
+        state_shape, extras = policy.state_shape, ()
 
         def act(self, obs, mask, is_first, state, rng):
             decision = policy.act(obs, mask, is_first, state, rng)
@@ -402,7 +407,7 @@ def test_thoughts_on_record_are_those_of_the_policy_that_acted(run):
             return decision
 
     rival = BotPlayer(one_ply)
-    evaluate(env, [Listening(), rival], games=2, seed=0)
+    evaluate_alone(env, [Listening(), rival], games=2, seed=0)
     game = config.EnvConfig(id="connect_four")
     record = recording.annotate(env, game, ConnectFour(1), [("A", policy), ("B", rival)], 0)
     own = [decision for step in record.steps for decision in step if decision.seat == 0]

@@ -15,9 +15,11 @@ from selfplay import replay
 from selfplay.config import Config
 from selfplay.fragments import concatenate
 from selfplay.lanes import Lanes
+from selfplay.part_play import PartPlay
 from selfplay.players import PolicyPlayer
 from selfplay.replay import ReplayError, check_replay, replay_difference
-from selfplay.rollout import GroupPlay, Matches, Rollout
+from selfplay.rollout import Matches
+from tests.playing import alone, make_rollout
 from tests.selfplay.test_rollout import (
     draw_lineups,
     first_is_never_noticed,
@@ -38,11 +40,11 @@ def collect(game, *, collects=4, length=6, games=5, seed=0, bold=True, num_layer
     """One policy's fragments against changing opponents: resets, waits, masks, truncations; all lanes."""
     env = GAMES[game](games)
     policy = make_policy(env, bold=bold, num_layers=num_layers, hidden_size=16)
-    rollout = Rollout(env, PolicyPlayer(policy), length=length, seed=np.random.SeedSequence(seed))
+    rollout = make_rollout(env, PolicyPlayer(policy), length=length, seed=seed)
     rng = np.random.default_rng(seed)
     others, fragments = opponents(env, hidden_size=16), []
     for names in (["old", "random"], ["plain"], ["wide", "older"], ["random", "old"]) * (collects // 4):
-        rollout.assign(draw_lineups(names, len(env.teams), rng), others)
+        rollout.assign(draw_lineups(names, len(env.teams), rng), alone(others))
         fragments.append(rollout.collect()[0][0])
     return policy, concatenate(fragments)
 
@@ -224,12 +226,12 @@ def never_reset_while_acting():
 
 def reset_late_while_acting():
     """The state is zeroed before a match's second decision of a seat, not its first."""
-    original = GroupPlay.act
+    original = PartPlay.act
 
     def act(self, to_act, *rest):
         if not hasattr(self, "late"):
             self.late = np.zeros_like(self.is_first)
-        acting = np.flatnonzero(to_act[:, self.seats])
+        acting = np.flatnonzero(to_act[:, self.part.seats])
         first = self.is_first.copy()
         late = np.flatnonzero(self.late)
         for stored in self.states.values():
@@ -237,7 +239,7 @@ def reset_late_while_acting():
         self.late[acting] = first[acting]
         original(self, to_act, *rest)
 
-    return [*never_reset_while_acting(), (GroupPlay, "act", act)]
+    return [*never_reset_while_acting(), (PartPlay, "act", act)]
 
 
 def reset_early_while_acting():
@@ -292,7 +294,7 @@ def lanes_shuffled_by_take():
 
 def somebody_else_plays_a_while():
     """An opponent sits in MAIN's seat for one step in three, with the state that it finds there."""
-    original = GroupPlay.act
+    original = PartPlay.act
     count = {"calls": 0}
 
     def act(self, to_act, lineup, seated, players, *rest):
@@ -302,12 +304,12 @@ def somebody_else_plays_a_while():
             lineup = np.where(lineup == 0, old, lineup)
         original(self, to_act, lineup, seated, players, *rest)
 
-    return [(GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def mask_ignored_while_learning():
-    def evaluate(self, logits, mask, action):
-        log_probs = logits.log_softmax(-1)
+    def evaluate(self, x, mask, action):
+        log_probs = x.flat.log_softmax(-1)
         return log_probs.gather(-1, action[""][..., None])[..., 0], -(log_probs.exp() * log_probs).sum(-1)
 
     return [(CategoricalHead, "evaluate", evaluate)]

@@ -11,11 +11,12 @@ from envs.bots import random_bot
 from envs.conformance import check
 from envs.connect_four import ConnectFour
 from policies.policy import Policy, PolicySpec
-from selfplay import rollout as rollout_module
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups
+from selfplay.part_play import PartPlay
 from selfplay.players import BotPlayer, PolicyPlayer
-from selfplay.rollout import GroupPlay, Matches, Rollout
+from selfplay.rollout import Matches
+from tests.playing import alone, make_matches, make_rollout
 from tests.slow_recorder import Recorder
 from tests.toy_games import TOYS, turns
 
@@ -28,7 +29,7 @@ def make_policy(env, seed=0, *, core="lstm", num_layers=1, hidden_size=9, bold=T
         policy = Policy(
             group.observation_space,
             group.action_space,
-            PolicySpec((11,), core=core, hidden_size=hidden_size, num_layers=num_layers),
+            PolicySpec((11,), core=core, hidden_size=hidden_size, num_layers=num_layers, normalize="off"),
         )
     if bold:
         with torch.no_grad():
@@ -68,7 +69,7 @@ def play(make_env, *, length=5, games=5, collects=5, seed=0, core="lstm", num_la
     names = list(recorder.opponents)
     for version in range(collects):
         weights = make_policy(env, 100 + version, core=core, num_layers=num_layers).state_dict()
-        recorder.rollout.load({name: x.numpy() for name, x in weights.items()}, version)
+        recorder.rollout.load([{name: x.numpy() for name, x in weights.items()}], version)
         chosen = rng.choice(names, 2, replace=False).tolist()
         recorder.collect(draw_lineups(chosen, len(env.teams), rng))
     return recorder
@@ -124,10 +125,11 @@ def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
             seen.append(len(is_first))
             return super().act(obs, mask, is_first, state, rng)
 
-    rollout = Rollout(env, PolicyPlayer(policy), length=4, seed=np.random.SeedSequence(1))
+    rollout = make_rollout(env, PolicyPlayer(policy), length=4, seed=1)
     bot = Counting(random_bot(env.groups[0].action_space))
     # Games 0 to 3 take rows 0 to 3: MAIN is first in 0 and 2, second in 1, nowhere in 3.
-    rollout.assign(Lineups((MAIN, "bot"), np.array([[0, 1], [1, 0], [0, 1], [1, 1]], np.int32)), {"bot": bot})
+    table = np.array([[0, 1], [1, 0], [0, 1], [1, 1]], np.int32)
+    rollout.assign(Lineups((MAIN, "bot"), table), {"bot": (bot,)})
     rollout.matches.tick(rollout.lanes)
     assert seen == [2]  # seat 0 of games 1 and 3
     assert np.flatnonzero(rollout.lanes[0].held >= 0).tolist() == [0, 4]
@@ -147,8 +149,8 @@ class FixedSeed:
 
 
 def greedy_matches(env, lineups, seed, players):
-    matches = Matches(env, np.random.SeedSequence(seed), cyclic=False)
-    matches.assign(lineups, players)
+    matches = make_matches(env, seed, cyclic=False)
+    matches.assign(lineups, alone(players))
     return matches.play_all()
 
 
@@ -164,9 +166,8 @@ def test_play_all_plays_every_lineup_once_and_a_seed_gives_its_match_again(game)
     assert sorted(map(tuple, names[results.lineup])) == sorted(map(tuple, np.array([MAIN, "old"])[table]))
 
     for k in range(11):  # each match again, alone
-        alone = TOYS[game](1)
-        again = Matches(alone, np.random.SeedSequence(99), cyclic=False)
-        again.assign(Lineups(results.players, results.lineup[k : k + 1]), players)
+        again = make_matches(TOYS[game](1), 99, cyclic=False)
+        again.assign(Lineups(results.players, results.lineup[k : k + 1]), alone(players))
         again.match_rng = FixedSeed(results.seed[k])
         one = again.play_all()
         assert one.length.tolist() == [results.length[k]]
@@ -187,7 +188,7 @@ def test_equal_seeds_give_equal_fragments():
     fragments = []
     for seed in (3, 3, 4):
         env = turns(4)
-        rollout = Rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=np.random.SeedSequence(seed))
+        rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=seed)
         rollout.assign(Lineups((MAIN,), np.zeros((1, 3), np.int32)), {})
         fragments.append([rollout.collect()[0][0] for _ in range(3)])
     for one, same, other in zip(*fragments, strict=True):
@@ -221,14 +222,14 @@ def assert_equal_collects(ones, others):
 @pytest.mark.parametrize("game", ["brawl", "turns", "connect_four"])
 def test_going_on_from_a_state_in_another_rollout(game):
     make_env = TOYS.get(game, ConnectFour)
-    players = opponents(make_env(1))
+    players = alone(opponents(make_env(1)))
     rng = np.random.default_rng(8)
     seats = len(make_env(1).teams)
     first, second = (draw_lineups(names, seats, rng) for names in (["old", "wide"], ["plain", "old"]))
 
     def new(seed):
         env = make_env(5)
-        rollout = Rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=np.random.SeedSequence(seed))
+        rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=seed)
         rollout.assign(first, players)
         return rollout
 
@@ -254,7 +255,7 @@ def second_with(lineups, players, rollout):
 def test_a_state_that_was_given_is_not_written_by_going_on():
     def make():
         policy = make_policy(turns(1))
-        return Rollout(turns(4), PolicyPlayer(policy), length=5, seed=np.random.SeedSequence(0))
+        return make_rollout(turns(4), PolicyPlayer(policy), length=5, seed=0)
 
     rollout, lineups = make(), Lineups((MAIN,), np.zeros((1, 3), np.int32))
     collect_on(rollout, lineups, 2)
@@ -277,7 +278,7 @@ def test_a_state_that_was_given_is_not_written_by_going_on():
 def test_a_game_without_state_begins_anew_and_says_so(game):
     env = TOYS[game](4)
     lineups = Lineups((MAIN,), np.zeros((1, len(env.teams)), np.int32))
-    rollout = Rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=np.random.SeedSequence(0))
+    rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=0)
     collect_on(rollout, lineups, 2)
     arrays, meta = rollout.state()
     recorder = Recorder(TOYS[game](4), make_policy(env), length=5, seed=3)
@@ -301,14 +302,14 @@ def patch_settle(change):
 def drop_rewards_of_waiting_seats():
     """Only the seat that has just acted is paid."""
     acted = {}
-    original = GroupPlay.act
+    original = PartPlay.act
 
     def act(self, to_act, *rest):
         acted["now"] = to_act.copy()
         original(self, to_act, *rest)
 
     return [
-        (GroupPlay, "act", act),
+        (PartPlay, "act", act),
         patch_settle(
             lambda lanes, r, te, tr, v: (np.where(acted["now"], r, 0).astype(np.float32), te, tr, v)
         ),
@@ -340,62 +341,63 @@ def bootstrapping_through_termination():
 
 def padding_changes_the_state_handed_on():
     """A lane that is full is followed by a decision on nothing, and the state goes on from there."""
-    original = GroupPlay.act
+    original = PartPlay.act
 
-    def act(self, to_act, lineup, seated, players, rng, lanes, version):
-        original(self, to_act, lineup, seated, players, rng, lanes, version)
+    def act(self, to_act, lineup, seated, players, rng, recorded):
+        original(self, to_act, lineup, seated, players, rng, recorded)
+        _, lanes, _ = recorded
         held = np.flatnonzero(lanes.held >= 0)
         full = held[lanes.cursor[lanes.held[held]] == lanes.length]
-        main = players[MAIN]
+        (main,) = players[MAIN]
         if not len(full):
             return
         stored = self.state_of(main)
-        obs = {path: torch.from_numpy(np.nan_to_num(x)) * 0 for path, x in self._views(full)[0].items()}
+        obs = {path: torch.from_numpy(np.nan_to_num(x)) * 0 for path, x in self.views(full, ())[0].items()}
         entering = torch.from_numpy(stored[:, :, full])
         out = main.policy.step(obs, torch.zeros(len(full), dtype=torch.bool), entering)
         stored[:, :, full] = out.state.detach()
 
-    return [(GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def waiting_seats(play, to_act):
-    return np.flatnonzero(~to_act[:, play.seats].reshape(-1))
+    return np.flatnonzero(~to_act[:, play.part.seats].reshape(-1))
 
 
 def zero_while_waiting():
-    original = GroupPlay.act
+    original = PartPlay.act
 
     def act(self, to_act, *rest):
         original(self, to_act, *rest)
         for stored in self.states.values():
             stored[:, :, waiting_seats(self, to_act)] = 0.0
 
-    return [(GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def step_while_waiting():
-    original = GroupPlay.act
+    original = PartPlay.act
 
-    def act(self, to_act, lineup, seated, players, rng, lanes, version):
-        original(self, to_act, lineup, seated, players, rng, lanes, version)
+    def act(self, to_act, lineup, seated, players, rng, recorded):
+        original(self, to_act, lineup, seated, players, rng, recorded)
         rows = waiting_seats(self, to_act)
-        main = players[MAIN]
+        (main,) = players[MAIN]
         stored = self.state_of(main)
-        obs = {path: torch.from_numpy(np.nan_to_num(x)) for path, x in self._views(rows)[0].items()}
+        obs = {path: torch.from_numpy(np.nan_to_num(x)) for path, x in self.views(rows, ())[0].items()}
         entering = torch.from_numpy(stored[:, :, rows])
         out = main.policy.step(obs, torch.zeros(len(rows), dtype=torch.bool), entering)
         stored[:, :, rows] = out.state.detach()
 
-    return [(GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def first_is_never_noticed():
     original = Matches._open
 
-    def open_(self):
-        before = [play.is_first.copy() for play in self.groups]
-        original(self)
-        for play, first in zip(self.groups, before, strict=True):
+    def open_(self, lanes):
+        before = [play.is_first.copy() for play in self.parts]
+        original(self, lanes)
+        for play, first in zip(self.parts, before, strict=True):
             play.is_first[:] = first
 
     return [(Matches, "_open", open_)]
@@ -422,21 +424,20 @@ def opponents_are_recorded():
         def __eq__(self, other):
             return other in (MAIN, "old", "older")
 
-    original = GroupPlay.act
+    original = PartPlay.act
 
     def act(self, *args):
-        rollout_module.MAIN = Anybody(MAIN)
-        original(self, *args)
-        rollout_module.MAIN = MAIN
+        *rest, (name, lanes, version) = args
+        original(self, *rest, (Anybody(name), lanes, version))
 
-    return [(rollout_module, "MAIN", MAIN), (GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def results_twice():
     original = Matches._finish
 
-    def finish(self):
-        original(self)
+    def finish(self, lanes):
+        original(self, lanes)
         self.finished.append(self.finished[-1])
 
     return [(Matches, "_finish", finish)]
@@ -445,9 +446,9 @@ def results_twice():
 def lineups_from_the_first_again():
     original = Matches._open
 
-    def open_(self):
+    def open_(self, lanes):
         self.next_lineup = 0
-        original(self)
+        original(self, lanes)
 
     return [(Matches, "_open", open_)]
 
@@ -465,14 +466,14 @@ def players_are_kept():
 
 
 def states_shared_by_seats():
-    original = GroupPlay.act
+    original = PartPlay.act
 
     def act(self, to_act, *rest):
         original(self, to_act, *rest)
         for stored in self.states.values():
             stored[:] = np.roll(stored, 1, axis=2)
 
-    return [(GroupPlay, "act", act)]
+    return [(PartPlay, "act", act)]
 
 
 def next_value_of_another_seat():

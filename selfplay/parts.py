@@ -1,0 +1,77 @@
+"""Parts: which seats of a game one policy plays.
+
+Seats whose spaces differ (the game's groups) never share a policy. Within a group they share one, unless
+the configuration splits it by role, by team or seat by seat. A player holds one policy for each part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from envs.vector import VectorEnv
+
+Per = Literal["group", "role", "team", "seat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Seats of one group that are played by the same policy. P seats."""
+
+    name: str
+    group: int  # index among the game's groups
+    places: np.ndarray  # [P] places within the group, ascending
+    seats: np.ndarray  # [P] seats of the game
+
+
+def split(env: VectorEnv, pers: Iterable[Per]) -> tuple[Part, ...]:
+    """The coarsest parts that every one of these ways to share policies agrees with, group by group."""
+    ways = [way for way in ("team", "role", "seat") if way in set(pers)]
+    parts = []
+    for index, group in enumerate(env.groups):
+        keys = ["_".join(label(env, seat, way) for way in ways) for seat in group.seats]
+        for key in dict.fromkeys(keys):
+            places = np.flatnonzero(np.array(keys) == key)
+            parts.append(Part(key or group.name, index, places, np.asarray(group.seats)[places]))
+    return tuple(_named_apart(env, part, parts) for part in parts)
+
+
+def label(env: VectorEnv, seat: int, per: Per) -> str:
+    """What a seat has in common with those that share its policy; `group` and beyond by name."""
+    names = seat_names(env)
+    match per:
+        case "group":
+            return next(group.name for group in env.groups if seat in group.seats)
+        case "team":
+            return f"team{env.teams[seat]}"
+        case "role":
+            return role(names[seat])
+        case "seat":
+            return names[seat]
+
+
+def seat_names(env: VectorEnv) -> tuple[str, ...]:
+    """[A] the game's own names of its seats, or seat_0, seat_1, ..."""
+    return tuple(getattr(env, "seat_names", None) or (f"seat_{k}" for k in range(len(env.teams))))
+
+
+def role(seat_name: str) -> str:
+    """A seat's name without the number at its end: "adversary_1" -> "adversary"."""
+    return re.sub(r"_?\d+$", "", seat_name) or seat_name
+
+
+def policy_of(part: Part, own: Sequence[Part]) -> int:
+    """Which of a player's own parts holds this one, which is at least as fine."""
+    seat = int(part.seats[0])
+    return next(k for k, mine in enumerate(own) if seat in mine.seats)
+
+
+def _named_apart(env: VectorEnv, part: Part, parts: list[Part]) -> Part:
+    """The part, with its group's name before its own where another group has one of the same name."""
+    if sum(other.name == part.name for other in parts) == 1:
+        return part
+    return Part(f"{env.groups[part.group].name}_{part.name}", part.group, part.places, part.seats)

@@ -1,0 +1,30 @@
+"""Arrays of several parts in one table, as the league and checkpoints keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def joined(tables: Sequence[Arrays], parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """One table of all parts' arrays; their names begin with PART/ where there are several parts."""
+    if len(parts) == 1:
+        return dict(tables[0])
+    return {
+        f"{part}/{name}": array
+        for part, table in zip(parts, tables, strict=True)
+        for name, array in table.items()
+    }
+
+
+def by_part(table: Arrays, parts: Sequence[str]) -> tuple[dict[str, np.ndarray], ...]:
+    """The inverse of `joined`."""
+    if len(parts) == 1:
+        return (dict(table),)
+    return tuple(
+        {name.removeprefix(f"{part}/"): x for name, x in table.items() if name.startswith(f"{part}/")}
+        for part in parts
+    )
