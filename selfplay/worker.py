@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import selfplay.rllib  # noqa: F401 (makes games of RLlib known by id; does not import it)
 from envs.bots import random_bot
 from envs.registry import make
 from envs.vector import Tree, VectorEnv
