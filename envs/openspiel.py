@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyspiel
 
+from envs.modules import one_line
 from envs.native import check_choice
 
 Observer = Callable[[Any, int], np.ndarray]
@@ -28,8 +29,9 @@ def load_game(id: str, game_string: str) -> Any:
     name = game_string.partition("(")[0].strip()
     types = {kind.short_name: kind for kind in pyspiel.registered_games()}
     if name not in types:
-        near = difflib.get_close_matches(name, types, n=3) or sorted(types)
-        raise ValueError(f"game {id!r}: OpenSpiel has no {name!r}; nearest: {', '.join(near)}")
+        near = difflib.get_close_matches(name, types, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "selfplay envs --check 'openspiel:*' lists them"
+        raise ValueError(f"game {id!r}: OpenSpiel has no {name!r} ({hint})")
     if "(" not in game_string and not types[name].default_loadable:
         needs = ", ".join(types[name].parameter_specification)
         raise ValueError(f"game {id!r} needs parameters, as in openspiel:{name}(...); it takes {needs}")
@@ -101,9 +103,3 @@ def observer(id: str, game: Any, observation: str = "auto") -> Observer:
         return buffer
 
     return observe
-
-
-def one_line(error: Exception) -> str:
-    """An exception's type and the first line of its message."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -13,8 +13,9 @@ import numpy as np
 import pyspiel
 from gymnasium.spaces import Box, Discrete
 
+from envs.modules import one_line
 from envs.native import check_array, check_choice, check_int, check_restart
-from envs.openspiel import load_game, observation_shape, observer, one_line, seed_parameter
+from envs.openspiel import load_game, observation_shape, observer, seed_parameter
 from envs.random_bits import next_random
 from envs.vector import Bot, GameError, Group, Tree
 
