@@ -28,6 +28,7 @@ _NATIVE = {
     "leduc_poker": "envs.leduc_poker:LeducPoker",
     "cartpole": "envs.cartpole:CartPole",
     "signalling": "envs.signalling:Signalling",
+    "pong": "envs.pong:Pong",
 }
 
 
