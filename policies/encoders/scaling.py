@@ -27,7 +27,8 @@ class RunningScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., *shape] float32 -> the same."""
-        return self.moments.normalize(x, clip=CLIP)
+        # Times 0, infinity is not a number: it passes no clip unseen, and whoever plays refuses it.
+        return self.moments.normalize(x, clip=CLIP) + x * 0
 
     def observe(self, x: Tensor) -> None:
         """Count x [..., *shape]."""

@@ -61,6 +61,14 @@ def test_before_the_first_observation_numbers_are_only_clipped():
     assert encoder(torch.tensor([[0.5, -4.0, 700.0]])).tolist() == [[0.5, -4.0, 5.0]]
 
 
+@pytest.mark.parametrize("wrong", [INF, -INF, np.nan])
+def test_what_is_not_finite_is_not_clipped(wrong):
+    encoder = Flat(spaces.Box(-INF, INF, (2,)), "auto")
+    got = encoder(torch.tensor([[wrong, 3e38]]))
+    assert torch.isnan(got[0, 0])
+    assert got[0, 1] == 5
+
+
 def test_a_feature_that_never_moves_is_zero_and_stays_finite():
     encoder = Flat(spaces.Box(-INF, INF, (1,)), "auto")
     encoder.observe(torch.full((9, 1), 0.3))

@@ -8,6 +8,8 @@ import torch
 from gymnasium import spaces
 
 from policies.cores import CORES
+from policies.encoders import images
+from policies.heads import HeadInput
 from policies.policy import Policy, PolicySpec
 from policies.spaces import PREVIOUS_ACTION, leaves, previous_rows
 
@@ -51,6 +53,12 @@ HEADS = {
     "autoregressive": (COMPOSITE, {**SPECIAL, "autoregressive": True}),
 }
 T, N = 6, 5
+
+
+@pytest.fixture(autouse=True)
+def small_images(monkeypatch):
+    """Drawing the first weights of three images' last layers would take most of the time."""
+    monkeypatch.setattr(images, "IMAGE_SIZE", 8)
 
 
 def make(head, core="lstm", critic="shared", **kwargs):
@@ -197,6 +205,52 @@ def test_every_leaf_is_looked_at():
         moved = (out.head.flat - other.head.flat).abs().max(), (out.value - other.value).abs().max()
         assert moved[1] > 1e-5, path
         assert path.startswith("@state") == bool(moved[0] == 0), path
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate", "privileged"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_loss_reaches_every_parameter(head, critic):
+    policy = make(head, critic=critic)
+    for parameter in policy.parameters():
+        parameter.add_(0.01 * torch.randn_like(parameter)).requires_grad_()
+    space = HEADS[head][0]
+    obs, masks = draw(policy) | no_actions(policy), draw_masks(space)
+    layers, vectors, width = policy.state_shape
+    out = policy.unroll(obs, torch.rand(T, N) < 0.2, torch.randn(layers, vectors, N, width))
+    flat = {path: leaf.flatten(0, 1) for path, leaf in masks.items()}
+    uniform = torch.rand(T * N, policy.head.num_uniforms)
+    action, _ = policy.head.sample(rows_of(out.head), flat, uniform)
+    action = {path: leaf.unflatten(0, (T, N)) for path, leaf in action.items()}
+    logp, entropy = policy.head.evaluate(out.head, masks, action)
+    loss = logp.sum() + entropy.sum() + out.value.square().sum()
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    for name, grad in zip(names, torch.autograd.grad(loss, parameters), strict=True):
+        assert torch.isfinite(grad).all(), name
+        assert (grad != 0).any() or name.startswith("head."), name
+
+
+def rows_of(head):
+    """A head's input [T, N, ...] as rows."""
+    flat, entities, present = head
+    return HeadInput(
+        flat.detach().flatten(0, 1),
+        {path: x.detach().flatten(0, 1) for path, x in entities.items()},
+        {path: x.flatten(0, 1) for path, x in present.items()},
+    )
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_half_precision_comes_close_and_heads_get_all_bits(core):
+    policy = make("composite", core, "separate")
+    obs = draw(policy) | no_actions(policy)
+    layers, vectors, width = policy.state_shape
+    rest = torch.rand(T, N) < 0.2, torch.randn(layers, vectors, N, width)
+    exact = policy.unroll(obs, *rest)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = policy.unroll(obs, *rest)
+    assert out.head.flat.dtype == out.value.dtype == out.head.entities["units"].dtype == torch.float32
+    torch.testing.assert_close(out.head.flat, exact.head.flat, rtol=0.1, atol=0.3)
+    torch.testing.assert_close(out.value, exact.value, rtol=0.1, atol=0.1)
 
 
 def test_leaves_that_nobody_asked_for_are_not_looked_at():
