@@ -1,13 +1,14 @@
 """Gymnasium's tasks as games of one seat: `gymnasium:ID`, also "module:ID", whose module is imported first.
 
-One object for each match: Gymnasium's vectorised versions draw the chance of all their matches from one
-generator, so that a match of theirs cannot be had from its own seed.
+One object for each match: the vectorised versions that Gymnasium has of its own (CartPole's, as of 1.2)
+reset their matches by themselves, with chance from one generator for all, so that no match has a seed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import fnmatch
 import os
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,9 @@ MASK = "action_mask"
 _PACKAGES = ("popgym",)
 """Packages whose ids begin with their name, "popgym-...", and are known once they are imported."""
 
+_LEAVES_TRACES = ("BipedalWalker*",)
+"""Tasks whose reset does not undo everything: what was played before shows in the next episode."""
+
 
 def load(id: str, name: str) -> Callable[..., VectorEnv]:
     """The factory (num_games, **kwargs) of the task; kwargs go to `gymnasium.make`."""
@@ -34,8 +38,10 @@ def load(id: str, name: str) -> Callable[..., VectorEnv]:
         import_module(id, package)
     _check_known(id, task)
 
-    def make(num_games: int, **kwargs: Any) -> VectorEnv:
-        return _make(id, task, num_games, kwargs)
+    def make(num_games: int, *, fresh: bool | None = None, **kwargs: Any) -> VectorEnv:
+        """fresh: a new object for each match; None: where it is known to be needed."""
+        anew = any(fnmatch.fnmatchcase(task, name) for name in _LEAVES_TRACES) if fresh is None else fresh
+        return _make(id, task, num_games, anew, kwargs)
 
     return make
 
@@ -52,7 +58,7 @@ def _check_known(id: str, task: str) -> None:
         raise ValueError(f"game {id!r}: {one_line(error)}{hint}") from error
 
 
-def _make(id: str, task: str, num_games: int, kwargs: dict[str, Any]) -> PythonGames:
+def _make(id: str, task: str, num_games: int, fresh: bool, kwargs: dict[str, Any]) -> PythonGames:
     env = _construct(id, task, kwargs)
     if "render_mode" not in kwargs and "ansi" in env.metadata.get("render_modes", ()):
         kwargs = kwargs | {"render_mode": "ansi"}
@@ -64,7 +70,9 @@ def _make(id: str, task: str, num_games: int, kwargs: dict[str, Any]) -> PythonG
     seats = [Seat("agent", env.observation_space, env.action_space, has_mask)]
     with contextlib.suppress(Exception):  # it was made for a look only
         env.close()
-    return PythonGames(id, lambda: _Task(_construct(id, task, kwargs), has_mask), num_games, seats, [0])
+    return PythonGames(
+        id, lambda: _Task(_construct(id, task, kwargs), has_mask), num_games, seats, [0], fresh=fresh
+    )
 
 
 def _construct(id: str, task: str, kwargs: dict[str, Any]) -> gymnasium.Env:

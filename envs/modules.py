@@ -20,7 +20,7 @@ def import_module(id: str, name: str) -> ModuleType:
 
 
 def one_line(error: BaseException) -> str:
-    """Type and message of an exception without line breaks."""
+    """Type and message of an exception, without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

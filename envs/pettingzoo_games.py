@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -33,6 +33,9 @@ _ZERO_SUM = (
     "*.classic.chess_v*", "*.classic.connect_four_v*", "*.classic.go_v*", "*.classic.leduc_holdem_v*",
     "*.classic.rps_v*", "*.classic.texas_holdem*_v*", "*.classic.tictactoe_v*",
 )  # fmt: skip
+_LEAVES_TRACES = ("*.knights_archers_zombies_v*",)
+"""Games whose reset does not undo everything: what was played before shows in the next match."""
+
 _CHECKS = ("AssertOutOfBoundsWrapper", "OrderEnforcingWrapper", "TerminateIllegalWrapper")
 """Wrappers that only look for what the vector game refuses anyway."""
 
@@ -61,12 +64,21 @@ def load(id: str, module_name: str) -> EnvFactory:
         teams: Mapping[str, Sequence[str]] | None = None,
         zero_sum: bool | None = None,
         privileged: bool = False,
+        fresh: bool | None = None,
         **kwargs: Any,
     ) -> VectorEnv:
         """api: parallel, aec, or auto (parallel if there is one); teams: name -> patterns of agents;
-        privileged: also show the game's state(), which costs time; other kwargs go to its constructor.
+        privileged: also show the game's state(), which costs time; fresh: a new object for each match
+        (None, and zero_sum None: as it is known of the game). Other kwargs go to its constructor.
         """
-        return _make(id, module, num_games, api, teams, zero_sum, privileged, kwargs)
+        options = _Options(
+            _is_parallel(id, module, api),
+            teams,
+            _matches(module_name, _ZERO_SUM) if zero_sum is None else zero_sum,
+            privileged,
+            _matches(module_name, _LEAVES_TRACES) if fresh is None else fresh,
+        )
+        return _make(id, module, num_games, options, kwargs)
 
     return make
 
@@ -78,17 +90,20 @@ def _where(name: str) -> str:
     return f" (near is {', '.join(f'{known[module]}.{module}' for module in near)})" if near else ""
 
 
+class _Options(NamedTuple):
+    """What the user chose, or what is known of the game."""
+
+    parallel: bool
+    teams: Mapping[str, Sequence[str]] | None
+    zero_sum: bool
+    privileged: bool
+    fresh: bool
+
+
 def _make(
-    id: str,
-    module: ModuleType,
-    num_games: int,
-    api: str,
-    teams: Mapping[str, Sequence[str]] | None,
-    zero_sum: bool | None,
-    privileged: bool,
-    kwargs: dict[str, Any],
+    id: str, module: ModuleType, num_games: int, options: _Options, kwargs: dict[str, Any]
 ) -> PythonGames:
-    parallel = _is_parallel(id, module, api)
+    parallel, teams = options.parallel, options.teams
     construct = module.parallel_env if parallel else module.env
     env = _construct(id, module, construct, kwargs)
     if "render_mode" not in kwargs and "ansi" in getattr(env, "metadata", {}).get("render_modes", ()):
@@ -99,7 +114,7 @@ def _make(
     names = [str(agent) for agent in agents]
     shown = _first_look(id, env, parallel)
     seats = [_seat(env, agent, name, shown) for agent, name in zip(agents, names)]
-    state_space = _state_space(id, env) if privileged else None
+    state_space = _state_space(id, env) if options.privileged else None
     kind = ParallelMatch if parallel else AecMatch
     infos_mask = any(MASK in info for info in shown.values())
 
@@ -114,8 +129,9 @@ def _make(
         num_games,
         seats,
         team_numbers(id, names, teams) if teams is not None else default_teams(module.__name__, names),
-        zero_sum=_matches(module.__name__, _ZERO_SUM) if zero_sum is None else zero_sum,
+        zero_sum=options.zero_sum,
         privileged_space=state_space,
+        fresh=options.fresh,
     )
 
 
@@ -146,7 +162,7 @@ def _kwargs(module: ModuleType) -> list[str]:
             for name, parameter in inspect.signature(getattr(module, attr)).parameters.items():
                 if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                     names.append(name)
-    return [*dict.fromkeys(names), "api", "teams", "zero_sum", "privileged"]
+    return [*dict.fromkeys(names), "api", "teams", "zero_sum", "privileged", "fresh"]
 
 
 def _bare(env: Any) -> Any:

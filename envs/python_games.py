@@ -7,19 +7,18 @@ An adapter writes a `Match`, which plays one match with nested values, and gives
 from __future__ import annotations
 
 import contextlib
-import sysconfig
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+from envs.failures import describe
 from envs.native import check_array, check_int, check_restart, copy_state, load_state
+from envs.replays import Replays
 from envs.rows import ActionReader, MaskWriter, RowWriter, check_space, empty_mask, empty_rows
 from envs.vector import Bot, GameError, Group, Tree
 
@@ -70,7 +69,7 @@ class Match(ABC):
         return None
 
     def save(self) -> bytes | None:
-        """The match in mid-play, or None where it cannot be given."""
+        """The match in mid-play; None: it is to be played again from its seed and actions."""
         return None
 
     def load(self, saved: bytes) -> None:
@@ -79,6 +78,10 @@ class Match(ABC):
 
     def close(self) -> None:  # noqa: B027 (most games hold nothing)
         """Let go of what the object holds."""
+
+
+_SAVED, _REPLAYED = b"\0", b"\1"
+"""How a match's bytes are to be read."""
 
 
 class _Rows(NamedTuple):
@@ -103,7 +106,9 @@ class PythonGames:
         zero_sum: bool = False,
         bots: Mapping[str, Bot | tuple[Bot, ...]] | None = None,
         privileged_space: spaces.Space | None = None,
+        fresh: bool = False,
     ) -> None:
+        """fresh: each match takes a new object, for games whose reset leaves traces."""
         check_int(id, "num_games", num_games, 1, None)
         self.id, self.num_games, self.zero_sum = id, num_games, zero_sum
         self.teams = tuple(teams)
@@ -133,6 +138,9 @@ class PythonGames:
         self._ended = np.ones(shape, np.bool_)  # the seat's episode in the slot's match has ended
         self._make_match = make_match
         self._matches: list[Match | None] = [None] * num_games
+        self._fresh = fresh
+        self._replays = Replays(self.groups, [rows.action for rows in self._rows])
+        self._records = [bytearray()] * num_games  # of each match, from its beginning
         self._privileged: RowWriter | None = None
         if privileged_space is not None:
             self.privileged_space = privileged_space
@@ -146,22 +154,21 @@ class PythonGames:
         self._clear(games)
         self.over[games] = self.dropped[games] = self._ended[games] = False
         for game, seed in zip(games.tolist(), seeds.tolist()):
+            self._records[game] = self._replays.begin(seed)
+            if self._fresh:
+                self._close(game)
             self._play(game, partial(_reset, seed=seed))
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """One step of every match in play; leaves [B, S, ...] of each group."""
         self._check_actions(actions)
         live = np.flatnonzero(~self.over)
-        acting = self.to_act[live].tolist()
+        acting = self.to_act[live]
         self.reward[:] = 0
         self._clear(live)
         for game, acts in zip(live.tolist(), acting):
-            own = {}
-            for seat, is_acting in enumerate(acts):
-                if is_acting:
-                    group, place = self._place[seat]
-                    own[seat] = self._rows[group].action.action(actions[group], game, place)
-            self._play(game, partial(_step, actions=own))
+            self._replays.note(self._records[game], game, acts, actions)
+            self._play(game, partial(_step, actions=self._replays.taken(actions, game, acts)))
 
     def _clear(self, games: np.ndarray) -> None:
         """Nothing happened yet in these matches [K], and nobody acts."""
@@ -179,13 +186,23 @@ class PythonGames:
                 where = f"match {illegal.game}, seat {group.seats[illegal.place]}"
                 raise GameError(f"{self.id}, {where}: {illegal.message}")
 
+    def _match(self, game: int) -> Match:
+        """The slot's object, made now if it is not there."""
+        match = self._matches[game]
+        if match is None:
+            match = self._matches[game] = self._make_match()
+        return match
+
+    def _close(self, game: int) -> None:
+        """Let go of the slot's object."""
+        match, self._matches[game] = self._matches[game], None
+        if match is not None:
+            match.close()
+
     def _play(self, game: int, move: Callable[[Match], Moment]) -> None:
         """Let one match move on, and show what it came to."""
         try:
-            match = self._matches[game]
-            if match is None:
-                match = self._matches[game] = self._make_match()
-            moment = move(match)
+            moment = move(self._match(game))
         except GameError as error:
             raise GameError(f"{self.id}, match {game}: {error}") from error
         except Exception as error:  # a game may raise anything; only its own match is lost
@@ -195,10 +212,8 @@ class PythonGames:
 
     def _drop(self, game: int, error: Exception) -> None:
         """The match is over without a result; its object may be broken, so it is replaced."""
-        match, self._matches[game] = self._matches[game], None
-        if match is not None:
-            with contextlib.suppress(Exception):  # what is broken may also fail to close
-                match.close()
+        with contextlib.suppress(Exception):  # what is broken may also fail to close
+            self._close(game)
         self.over[game] = self.dropped[game] = True
         self.cause = f"match {game}: {describe(error)}"
 
@@ -253,19 +268,18 @@ class PythonGames:
             arrays |= {f"privileged:{path}": leaf for path, leaf in self.privileged.items()}
         return arrays
 
-    def state(self) -> Tree | None:
-        """Every match, where each can save itself; saved [B, N] uint8 holds the longest's N bytes."""
-        saved: list[bytes] = []
-        for match, over in zip(self._matches, self.over):
-            own = b"" if over or match is None else match.save()
-            if own is None:
-                return None
-            saved.append(own)
-        size = np.array([len(own) for own in saved])
+    def state(self) -> Tree:
+        """Every match in mid-play: saved [B, N] uint8 holds what each gave, or its seed and actions."""
+        saved = [b"" if over else self._saved(game) for game, over in enumerate(self.over)]
+        size = np.array([len(own) for own in saved], np.int64)
         rows = np.zeros((self.num_games, size.max()), np.uint8)
         for row, own in zip(rows, saved):
             row[: len(own)] = np.frombuffer(own, np.uint8)
         return copy_state(self._arrays()) | {"saved": rows, "saved_size": size}
+
+    def _saved(self, game: int) -> bytes:
+        own = self._match(game).save()
+        return _REPLAYED + bytes(self._records[game]) if own is None else _SAVED + own
 
     def set_state(self, state: Tree) -> None:
         """Go on from what `state` of as many games gave."""
@@ -273,10 +287,30 @@ class PythonGames:
         load_state(self.id, self._arrays(), {name: state[name] for name in state.keys() - saved.keys()})
         check_array(self.id, "state 'saved_size'", saved["saved_size"], (self.num_games,), np.int64)
         for game in np.flatnonzero(~self.over).tolist():
-            match = self._matches[game]
-            if match is None:
-                match = self._matches[game] = self._make_match()
-            match.load(saved["saved"][game, : saved["saved_size"][game]].tobytes())
+            own = saved["saved"][game, : saved["saved_size"][game]].tobytes()
+            try:
+                self._restore(game, own)
+            except Exception as error:  # a game may raise anything; only its own match is lost
+                self._clear(np.array([game]))
+                self._drop(game, error)
+
+    def _restore(self, game: int, saved: bytes) -> None:
+        """Bring the slot's object to where it was, by loading or by playing the match again."""
+        if self._fresh:
+            self._close(game)
+        match = self._match(game)
+        if saved[:1] == _SAVED:
+            match.load(saved[1:])
+            return
+        self._records[game] = bytearray(saved[1:])
+        shown = [leaf[game].copy() for group in self.groups for leaf in group.obs.values()]
+        acting = set(self.to_act[game].nonzero()[0].tolist())
+        moment = self._replays.replay(saved[1:], match.reset, match.step)
+        self._write(game, moment)
+        again = [leaf[game] for group in self.groups for leaf in group.obs.values()]
+        same = all(map(np.array_equal, shown, again))
+        if set(moment.to_act) != acting or not same:
+            raise RuntimeError("the match cannot go on: the same seed and actions show something else now")
 
     def render(self, game: int) -> str:
         """What the match's object says of itself."""
@@ -290,10 +324,8 @@ class PythonGames:
 
     def close(self) -> None:
         """Close every match's object."""
-        for match in self._matches:
-            if match is not None:
-                match.close()
-        self._matches = [None] * self.num_games
+        for game in range(self.num_games):
+            self._close(game)
 
 
 def _reset(match: Match, seed: int) -> Moment:
@@ -344,16 +376,3 @@ def _check_seat(id: str, seat: Seat) -> None:
             check_space(space)
         except ValueError as error:
             raise ValueError(f"{id}, seat {seat.name!r}, {word}: {error}") from error
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: type, message, and where in the game's own code it came from."""
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parent)
-    libraries = {path for name, path in sysconfig.get_paths().items() if "lib" in name}
-    theirs = [frame for frame in frames if not frame.filename.startswith(here)]
-    own = [frame for frame in theirs if not any(frame.filename.startswith(path) for path in libraries)]
-    for frame in (own or theirs or frames)[-1:]:
-        what += f" ({Path(frame.filename).name}:{frame.lineno}: {frame.line})"
-    return what
