@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from envs.registry import make
-from envs.vector import Group, Tree
+from envs.one_match import OneMatch
+from envs.vector import GameError, Tree
 from policies.spaces import leaves, previous_rows, previous_space
 from selfplay.rllib.module import ACTION_MASK, LAST_ACTION, LAST_REWARD, OBSERVATIONS, module_space
 
@@ -30,52 +30,46 @@ class GameEnv(MultiAgentEnv):
     def __init__(self, config: Mapping[str, Any]) -> None:
         kwargs = dict(config)
         self._shows_previous = bool(kwargs.pop("previous", False))
-        self._env = make(kwargs.pop("game"), 1, **kwargs)
-        num_seats = len(self._env.teams)
-        names = getattr(self._env, "seat_names", None) or [f"seat_{seat}" for seat in range(num_seats)]
-        self.agents = self.possible_agents = list(names)
-        self._place: dict[int, tuple[int, int]] = {  # seat -> group, and place in it
-            seat: (index, place)
-            for index, group in enumerate(self._env.groups)
-            for place, seat in enumerate(group.seats)
+        self._match = OneMatch(kwargs.pop("game"), kwargs)
+        self.agents = self.possible_agents = list(self._match.seat_names)
+        self._masks: list[list[np.ndarray]] = [[] for _ in self.agents]  # of each seat, views of the game's
+        for group in self._match.env.groups:
+            for place, seat in enumerate(group.seats):
+                self._masks[seat] = [mask[0, place] for mask in group.mask.values()]
+        self._previous_spaces = [previous_space(space) for space in self._match.action_spaces]
+        named = list(zip(self.agents, self._match.observation_spaces, self._match.action_spaces, self._masks))
+        self.observation_spaces = {
+            name: module_space(space, action, mask_size=sum(map(len, masks)), previous=self._shows_previous)
+            for name, space, action, masks in named
         }
-        groups = [self._env.groups[self._place[seat][0]] for seat in range(num_seats)]
-        self.observation_spaces = {name: self._space(group) for name, group in zip(names, groups)}
-        self.action_spaces = {name: group.action_space for name, group in zip(names, groups)}
-        self._ended = np.zeros(num_seats, np.bool_)  # whose episodes are over
-        self._actions = [_rows(group.action_space, group) for group in self._env.groups]
-        self._last_action = [_rows(previous_space(group.action_space), group) for group in self._env.groups]
-        self._earned = np.zeros((num_seats, 1), np.float32)  # since the seat's last decision
+        self.action_spaces = {name: action for name, _, action, _ in named}
         super().__init__()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
-        draw = self.np_random.integers(2**64, size=1, dtype=np.uint64)
-        self._env.restart(np.zeros(1, np.int64), draw)
-        self._ended[:], self._earned[:] = False, 0
-        for tree in self._last_action:
-            for leaf in tree.values():
-                leaf[:] = 0
-        return self._shown(self._env.to_act[0]), {}
+        self._match.restart(self.np_random)
+        self._ended = np.zeros(len(self.agents), np.bool_)  # [A] whose episodes are over
+        self._last_action = [_zeros(space) for space in self._previous_spaces]
+        self._earned = np.zeros((len(self.agents), 1), np.float32)  # [A, 1] since the seat's last decision
+        return self._shown(self._match.env.to_act[0]), {}
 
     def step(self, action_dict: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """Actions of the seats that were to act -> what those see that are now, and those cut off."""
         for name, action in action_dict.items():
             self._take(self.possible_agents.index(name), action)
-        env, before = self._env, self._ended.copy()
-        env.step(tuple({path: leaf[None] for path, leaf in tree.items()} for tree in self._actions))
+        env, before = self._match.env, self._ended.copy()
+        self._match.step()
         self._earned += env.reward[0][:, None]
         terminated, truncated = env.terminated[0], env.truncated[0]
         self._ended |= terminated | truncated
         over, cut = bool(env.over[0]), bool(truncated.any())
-        obs = self._shown(env.to_act[0] | truncated)
-        if over and cut:
-            # RLlib ends all agents alike and asks each that is cut off for a view: this one is not used.
-            obs |= {self.possible_agents[seat]: self._blank(seat) for seat in _true(terminated)}
+        # RLlib ends all agents alike and asks each that is cut off for a view. Where some are, those whose
+        # episode ended by the rules show their last one again; nothing is learned from it.
+        shown = env.to_act[0] | truncated | (terminated if over and cut else False)
         return (
-            obs,
+            self._shown(shown),
             {name: float(env.reward[0, k]) for k, name in enumerate(self.possible_agents) if not before[k]},
             dict(zip(self.possible_agents, terminated.tolist())) | {"__all__": over and not cut},
             dict(zip(self.possible_agents, truncated.tolist())) | {"__all__": over and cut},
@@ -83,71 +77,44 @@ class GameEnv(MultiAgentEnv):
         )
 
     def render(self) -> str:
-        return self._env.render(0)
+        return self._match.env.render(0)
 
     def _take(self, seat: int, action: Any) -> None:
         """Note a seat's action, for the game and for what the seat sees next."""
-        index, place = self._place[seat]
-        for path, leaf in self._actions[index].items():
-            leaf[place] = _descend(action, path)
-        row = {path: leaf[place : place + 1] for path, leaf in self._actions[index].items()}
-        for path, leaf in previous_rows(self._env.groups[index].action_space, row).items():
-            self._last_action[index][path][place] = leaf[0]
+        if refusal := self._match.put(seat, action):
+            raise GameError(refusal)
+        space = self._match.action_spaces[seat]
+        row = {path: np.asarray(_descend(action, path))[None] for path in leaves(space)}
+        self._last_action[seat] = {path: leaf[0] for path, leaf in previous_rows(space, row).items()}
         self._earned[seat] = 0
 
-    def _space(self, group: Group) -> gymnasium.Space:
-        return module_space(
-            group.observation_space,
-            group.action_space,
-            mask_size=sum(leaf.shape[2] for leaf in group.mask.values()),
-            previous=self._shows_previous,
-        )
-
     def _shown(self, seats: np.ndarray) -> dict[str, Any]:
-        """What these seats [A] bool see, copied."""
-        return {self.possible_agents[seat]: self._view(seat) for seat in _true(seats)}
+        """What these seats [A] bool see."""
+        return {self.possible_agents[seat]: self._view(int(seat)) for seat in np.flatnonzero(seats)}
 
     def _view(self, seat: int) -> Any:
-        """What a seat sees, as its space has it."""
-        index, place = self._place[seat]
-        group = self._env.groups[index]
-        seen = _nest(group.observation_space, {path: leaf[0, place] for path, leaf in group.obs.items()})
+        """What a seat sees, as its space has it; a copy."""
+        seen = self._match.observation(seat)
         beside: dict[str, Any] = {}
-        if group.mask:
-            mask = np.concatenate([leaf[0, place] for leaf in group.mask.values()])
-            beside[ACTION_MASK] = mask.astype(np.int8)
+        if self._masks[seat]:
+            beside[ACTION_MASK] = np.concatenate(self._masks[seat]).astype(np.int8)
         if self._shows_previous:
-            last = {path: leaf[place] for path, leaf in self._last_action[index].items()}
-            beside[LAST_ACTION] = _nest(previous_space(group.action_space), last)
+            beside[LAST_ACTION] = _nest(self._previous_spaces[seat], self._last_action[seat])
             beside[LAST_REWARD] = self._earned[seat].copy()
         return {OBSERVATIONS: seen, **beside} if beside else seen
 
-    def _blank(self, seat: int) -> Any:
-        """A view of zeros."""
-        space = self.observation_spaces[self.possible_agents[seat]]
-        zeros = {path: np.zeros(leaf.shape or (), leaf.dtype) for path, leaf in leaves(space).items()}
-        return _nest(space, zeros)
 
-
-def _true(flags: np.ndarray) -> list[int]:
-    return [int(seat) for seat in np.flatnonzero(flags)]
-
-
-def _rows(space: gymnasium.Space, group: Group) -> Tree:
-    """Zeros for each seat of the group: leaves [S, ...] of the space."""
-    return {
-        path: np.zeros((len(group.seats), *(leaf.shape or ())), leaf.dtype)
-        for path, leaf in leaves(space).items()
-    }
+def _zeros(space: gymnasium.Space) -> Tree:
+    return {path: np.zeros(leaf.shape or (), leaf.dtype) for path, leaf in leaves(space).items()}
 
 
 def _nest(space: gymnasium.Space, found: Tree, path: str = "") -> Any:
-    """Leaves by path -> a value of the space as RLlib batches it: dicts, tuples and arrays, copied."""
+    """Leaves by path -> a value of the space as RLlib batches it: dicts, tuples and arrays."""
     if isinstance(space, spaces.Dict):
         return {key: _nest(child, found, _join(path, key)) for key, child in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_nest(child, found, _join(path, str(k))) for k, child in enumerate(space))
-    return np.array(found[path])
+    return found[path]
 
 
 def _join(path: str, key: str) -> str:

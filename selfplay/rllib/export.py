@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.to not in FORMATS:
         raise UserError(f"--to {options.to} is not allowed; there is {', '.join(FORMATS)}")
+    logging.getLogger("ray").setLevel(logging.ERROR)  # RLlib warns of what it deprecates in itself
     for folder in export(options.player, Path(options.output)):
         print(folder)
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,33 @@ def test_mistakes_are_one_line(run, tmp_path):
     with pytest.raises(UserError, match="--to onnx is not allowed"):
         export.main([str(run), "--to", "onnx", "--output", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+def test_every_policy_of_a_player_is_a_folder(tmp_path, capsys):
+    """A game whose seats have spaces of their own."""
+    argv = [
+        "default",
+        "--env.id",
+        "signalling",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--league.rating-games",
+        "2",
+    ]
+    argv += ["--rollout.num-workers", "0", "--rollout.num-games", "16", "--stop.iterations", "1"]
+    argv += ["--policy.hidden-size", "8", "--policy.core", "gru"]
+    assert cli.train_command(argv) == 0
+    capsys.readouterr()
+    argv = ["export", str(tmp_path / "run"), "--to", "rllib", "--output", str(tmp_path / "modules")]
+    assert cli.main(argv) == 0
+    folders = capsys.readouterr().out.split()
+    env = GameEnv({"game": "signalling"})
+    spaces = [(env.observation_spaces[agent], env.action_spaces[agent]) for agent in env.agents]
+    modules = [RLModule.from_checkpoint(folder) for folder in folders]
+    assert [(module.observation_space, module.action_space) for module in modules] == spaces
+    weights = contestants.find(str(tmp_path / "run")).weights
+    name = next(name for name in weights if name.endswith("output_weight") and Path(folders[1]).name in name)
+    assert np.array_equal(modules[1].get_state()["policy.output_weight"], weights[name])
 
 
 @pytest.mark.ray

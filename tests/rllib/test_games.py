@@ -308,3 +308,37 @@ def test_masks_shown_to_rllib_are_the_games():
     (agent,) = obs
     assert obs[agent]["action_mask"].tolist() == [0] + [1] * 6
     assert (reward, terminated["__all__"]) == ({"seat_0": 0.0, "seat_1": 0.0}, False)
+
+
+def test_the_last_action_and_reward_are_shown_on_demand(monkeypatch):
+    """In a game where everybody is paid at every step, whoever acts."""
+    from selfplay.rllib.environment import GameEnv
+
+    monkeypatch.setitem(registry._NATIVE, "turns", "tests.toy_games:turns")
+    env, rng = GameEnv({"game": "turns", "previous": True}), np.random.default_rng(0)
+    seen_twice = 0
+    for seed in range(8):
+        obs, _ = env.reset(seed=seed)
+        last, earned, over = dict.fromkeys(env.agents, 0), dict.fromkeys(env.agents, 0.0), False
+        while not over:
+            for agent, view in obs.items():
+                assert view["previous_action"] == last[agent]  # 0: none yet
+                assert view["previous_reward"] == pytest.approx(earned[agent])
+                assert env.observation_spaces[agent].contains(view)
+                seen_twice += last[agent] > 0
+            actions = {agent: rng.choice(np.flatnonzero(view["action_mask"])) for agent, view in obs.items()}
+            last |= {agent: 1 + action for agent, action in actions.items()}
+            earned |= dict.fromkeys(actions, 0.0)
+            obs, reward, terminated, truncated, _ = env.step(actions)
+            earned |= {agent: earned[agent] + amount for agent, amount in reward.items()}
+            over = terminated["__all__"] or truncated["__all__"]
+    assert seen_twice > 5
+
+
+def test_an_illegal_action_in_rllib_names_the_seat():
+    from selfplay.rllib.environment import GameEnv
+
+    env = GameEnv({"game": "connect_four"})
+    (agent,) = env.reset(seed=0)[0]
+    with pytest.raises(ValueError, match=f"{agent}: action 7 is illegal"):
+        env.step({agent: 7})
