@@ -30,7 +30,7 @@ def load_game(id: str, game_string: str) -> Any:
     types = {kind.short_name: kind for kind in pyspiel.registered_games()}
     if name not in types:
         near = difflib.get_close_matches(name, types, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "selfplay envs --check 'openspiel:*' lists them"
+        hint = f"did you mean {near[0]!r}?" if near else "selfplay envs 'openspiel:*' lists them"
         raise ValueError(f"game {id!r}: OpenSpiel has no {name!r} ({hint})")
     if "(" not in game_string and not types[name].default_loadable:
         needs = ", ".join(types[name].parameter_specification)

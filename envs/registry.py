@@ -53,14 +53,18 @@ def native_games() -> dict[str, EnvFactory]:
     return {name: _load(name, target) for name, target in _NATIVE.items()}
 
 
+def source_forms() -> list[str]:
+    """How ids of games from elsewhere look."""
+    return [form for form, _ in _SOURCES.values()]
+
+
 def _factory(id: str) -> EnvFactory:
     source, colon, rest = id.partition(":")
     if colon and source in _SOURCES:
         return _SOURCES[source][1](id, rest)
     if id in _NATIVE:
         return _load(id, _NATIVE[id])
-    forms = [form for form, _ in _SOURCES.values()]
-    known = ", ".join([*_NATIVE, *forms])
+    known = ", ".join([*_NATIVE, *source_forms()])
     near = _nearest(source, _SOURCES) if colon else _nearest(id, _NATIVE)
     raise ValueError(f"unknown game {id!r}{near}; known are {known}")
 

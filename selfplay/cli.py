@@ -156,15 +156,26 @@ def _resumed(parsed: Parsed) -> tuple[Config, Path]:
 
 
 def _envs(argv: list[str]) -> int:
-    parser = Parser(prog="selfplay envs", description="List the games that come with this package.")
+    parser = Parser(
+        prog="selfplay envs",
+        description="List the games that come with this package, or any that match a PATTERN, such as "
+        "'openspiel:*'; --check plays them and says which work.",
+    )
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="game ids, with wildcards or without")
+    parser.add_argument("--check", action="store_true", help="examine the games (all: some minutes)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
-    from envs.registry import native_games
+    from envs import catalogue
+    from envs.registry import native_games, source_forms
 
-    names = sorted(native_games())
+    if options.check:
+        entries = [*catalogue.catalogue(options.patterns)]
+        report = {"games": [entry._asdict() for entry in entries]}
+        print(json.dumps(report) if options.json else catalogue.text(entries))
+        return 0
+    names = catalogue.matching(options.patterns) if options.patterns else sorted(native_games())
     if options.json:
         print(json.dumps({"games": names}))
-        return 0
-    print("\n".join(names))
-    print("python:PACKAGE.MODULE:FACTORY")
+    else:
+        print("\n".join(names if options.patterns else [*names, *source_forms()]))
     return 0
