@@ -19,6 +19,7 @@ Sides = tuple[int, int]
 
 IMAGE_SIZE = 256
 SMALLEST_SIDE = 8
+WIDEST_BOUNDS = 1e6  # what reaches further, such as a dtype's own limits, says nothing of the pixels
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:
@@ -59,8 +60,8 @@ def is_image(space: gymnasium.Space) -> bool:
 class Image(nn.Module):
     """Pixels brought to about 1, convolutions, and one linear layer with ReLU.
 
-    Bounded channels are scaled from their bounds to [0, 1] (uint8 of 0..255: x / 255); unbounded ones
-    by their running moments, unless normalize is "off".
+    Where all channels are bounded, each is scaled from its bounds to [0, 1] (uint8 of 0..255: x / 255);
+    otherwise by its running moments, unless normalize is "off".
     """
 
     low: Tensor  # [C]
@@ -71,7 +72,7 @@ class Image(nn.Module):
         self.axis = channel_axis(space.shape)
         height, width, channels = _layout(space.shape)
         low, high = self._bounds(space, channels)
-        bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
+        bounded = bool((high - low <= WIDEST_BOUNDS).all())
         if not bounded:
             low, high = np.zeros(channels), np.ones(channels)
         self.scale = None if bounded or normalize == "off" else RunningScale((channels,))
