@@ -23,6 +23,7 @@ class _Leaf(NamedTuple):
     """An observation leaf and what it may hold."""
 
     path: str
+    space: spaces.Space
     rows: np.ndarray  # [B, S, ...]
     low: np.ndarray  # of the leaf's shape, or a number where all are alike
     high: np.ndarray
@@ -36,7 +37,7 @@ def _leaf(path: str, space: spaces.Space, rows: np.ndarray) -> _Leaf:
             room = np.nan_to_num(1e-5 * np.maximum(1.0, np.maximum(abs(low), abs(high))), posinf=0.0)
         info = np.finfo(rows.dtype)  # beyond it there is only inf
         low, high = np.maximum(low - room, info.min), np.minimum(high + room, info.max)
-    return _Leaf(path, rows, _number(np.asarray(low)), _number(np.asarray(high)))
+    return _Leaf(path, space, rows, _number(np.asarray(low)), _number(np.asarray(high)))
 
 
 def _number(bound: np.ndarray) -> np.ndarray:
@@ -144,12 +145,11 @@ class Checked:
         fine = (leaf.rows >= leaf.low) & (leaf.rows <= leaf.high)
         fine |= ~shown.reshape(*shown.shape, *[1] * (fine.ndim - 2))
         game, place, *index = np.argwhere(~fine)[0].tolist()
-        low, high = (np.broadcast_to(side, fine.shape[2:])[tuple(index)] for side in (leaf.low, leaf.high))
         value, at = leaf.rows[(game, place, *index)], f" at {index}" if index else ""
-        raise GameError(
-            f"{self.id}, match {game}, seat {group.seats[place]}: obs {leaf.path!r} is {value:.6g}{at}; "
-            f"allowed are {low:.6g} to {high:.6g}"
-        )
+        low, high = (np.broadcast_to(side, fine.shape[2:])[tuple(index)] for side in _bounds(leaf.space))
+        allowed = f"{low:.6g} to {high:.6g}" if np.isfinite(high - low) else f"finite numbers in {leaf.space}"
+        where = f"match {game}, seat {group.seats[place]}"
+        raise GameError(f"{self.id}, {where}: obs {leaf.path!r} is {value:.6g}{at}; allowed are {allowed}")
 
     def _check_mask(self, group: _Group, acts: np.ndarray) -> None:
         """Seats that act [B, S] have a legal choice for every part of their action."""
