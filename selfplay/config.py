@@ -66,7 +66,7 @@ class EnvConfig(_Section):
     )
     max_failures: Annotated[int, Field(ge=0), BeforeValidator(_integral)] = Field(
         default=100,
-        description="times that the game's own code may raise, which drops its matches; one more ends the run",
+        description="times that the game's own code may raise (its matches are dropped) before the run ends",
     )
 
 
@@ -94,8 +94,8 @@ class PolicyConfig(_Section):
     num_layers: Count = Field(default=1, description="core layers on top of each other")
     critic: Literal["shared", "separate", "privileged"] = Field(
         default="shared",
-        description="where values come from: the policy's own network, a separate one, or one that is separate "
-        "and sees the game's full state too",
+        description="where values come from: the policy's own network, a separate one, or a separate one "
+        "that sees the game's full state too",
     )
     autoregressive: bool = Field(
         default=False, description="each part of an action depends on the parts chosen before it"

@@ -124,15 +124,24 @@ def line(metrics: Metrics, stop: StopConfig) -> str:
         f"iteration {_count(metrics.get('iteration'))}",
         f"{_count(metrics.get('agent_steps'))} steps",
         f"{_count(metrics.get('speed/decisions_per_s'))}/s",
-        f"pool {_percent(metrics.get('league/win_rate_pool'))}",
-        *(f"{name} {_percent(metrics[WIN_RATE + name])}" for name in _anchors(metrics)),
-        f"rating {_rating(metrics)}",
+        *_strength_in_words(metrics),
         f"entropy {_number(metrics.get('loss/entropy'))}",
         f"kl {_number(metrics.get('loss/kl'))}",
     ]
     if _has_end(stop):
         parts.append(f"{done:.0%}, {_duration(left)} left")
     return "  ".join(parts)
+
+
+def _strength_in_words(metrics: Metrics) -> list[str]:
+    """How strong it is; in a game without opponents, what it earns."""
+    if not _is_number(metrics.get("league/rating")):
+        return [f"return {_number(metrics.get('match/return'))}"]
+    return [
+        f"pool {_percent(metrics.get('league/win_rate_pool'))}",
+        *(f"{name} {_percent(metrics[WIN_RATE + name])}" for name in _anchors(metrics)),
+        f"rating {_rating(metrics)}",
+    ]
 
 
 def panel(metrics: Metrics, run_dir: Path, stop: StopConfig) -> Panel:
@@ -187,6 +196,7 @@ def _learning(metrics: Metrics) -> list[tuple[str, str]]:
 
 def _strength(metrics: Metrics) -> list[tuple[str, str]]:
     return [
+        ("return", _number(metrics.get("match/return"))),
         ("rating", _rating(metrics)),
         ("pool size", _count(metrics.get("league/pool_size"))),
         ("wins: pool", _percent(metrics.get("league/win_rate_pool"))),

@@ -46,9 +46,9 @@ class Collected:
     decisions: int  # made by all players together
     seconds: float
     game_seconds: float  # of those, in the game's own step and restart
-    dropped: int  # matches without a result, because the game's code raised
-    failures: int  # times that it did since the worker began
-    cause: str  # of the last one
+    dropped: int = 0  # matches without a result, because the game's code raised
+    failures: int = 0  # times that it did since the worker began
+    cause: str = ""  # of the last one
 
 
 class TimedEnv:

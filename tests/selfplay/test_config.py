@@ -89,7 +89,11 @@ def test_an_unknown_key_gets_file_section_and_nearest_spelling(table, message):
         ("ppo.dual_clip", 1, "ppo.dual_clip=1 is not allowed; it must be a number > 1 or none"),
         ("ppo.autocast", 1, "ppo.autocast=1 is not allowed; it must be true or false"),
         ("ppo.advantage", "gea", "ppo.advantage='gea' is not allowed; it must be one of gae, vtrace"),
-        ("policy.core", "gru", "policy.core='gru' is not allowed; it must be one of lstm, none"),
+        (
+            "policy.core",
+            "rnn",
+            "policy.core='rnn' is not allowed; it must be one of lstm, lstm_layer_norm, gru, none",
+        ),
         ("policy.encoder", [64, 0], "policy.encoder[1]=0 is not allowed; it must be an integer >= 1"),
         ("policy.encoder", 64, "policy.encoder=64 is not allowed; it must be a list, each an integer >= 1"),
         (
