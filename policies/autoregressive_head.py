@@ -28,7 +28,7 @@ class AutoregressiveHead(CompositeHead):
 
     The entropy is sum_i H(a_i | a_1..a_{i-1}) along the action taken: by the chain rule an unbiased
     estimate of the joint's entropy, where the action is the policy's own; the KL likewise.
-    Source: AlphaStar's action heads, Vinyals et al. 2019, Nature 575, extended data figure 3.
+    Source: AlphaStar's action heads, Vinyals et al. 2019, Nature 575.
     """
 
     def __init__(self, leaves: Mapping[str, LeafHead], conditions: Conditions) -> None:

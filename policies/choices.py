@@ -87,8 +87,8 @@ class Pointer(Choices):
     """One choice among the E entities of a set: logit_e = query . embedding_e / sqrt(D).
 
     The query [..., D] is the leaf's params. The leaf's mask decides alone what is legal; where the game
-    gives none, an entity is legal if it is present. Source: OpenAI et al. 2019, arXiv:1912.06680,
-    appendix H (unit targets); Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1 for the scale.
+    gives none, an entity is legal if it is present. Source: OpenAI et al. 2019, arXiv:1912.06680
+    (unit targets); Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1 for the scale.
     """
 
     def __init__(self, space: spaces.Discrete, entities: str, entity_size: int) -> None:

@@ -15,8 +15,8 @@ Uses = Mapping[str, Mapping[str, Sequence[int]]]
 class Conditions(nn.Module):
     """uses: {leaf: {primary leaf: [actions of it that use the leaf]}}; several primaries: any of them.
 
-    A primary must be Discrete. One that is itself not used, uses nothing. Source: the masked-out heads of
-    OpenAI et al. 2019, arXiv:1912.06680, appendix F.
+    A primary must be Discrete. One that is itself not used, uses nothing. Source: the heads masked out of
+    the loss in OpenAI et al. 2019, arXiv:1912.06680.
     """
 
     def __init__(self, leaves: Mapping[str, gymnasium.Space], uses: Uses) -> None:

@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from policies import composite_head
 from policies.head_interface import HeadInput
 from policies.heads import make_head
 from policies.spaces import leaves
@@ -323,6 +325,27 @@ def test_numbers_stay_float32_under_autocast(autoregressive):
         for one, two in zip(head.evaluate(x, {}, action), wanted, strict=True):
             assert one.dtype == torch.float32
             assert torch.equal(one, two)
+
+
+@EITHER
+def test_every_tensor_is_made_where_the_input_is(autoregressive, monkeypatch):
+    """On torch's device without memory, where a tensor of the CPU is refused beside the others."""
+    monkeypatch.setattr(composite_head, "_in_float32", lambda x: nullcontext())  # which it does not know
+    space = spaces.Dict({"a": SMALL, "b": spaces.Box(-1, 1, (2,)), "c": spaces.Discrete(3)})
+    uses, points = {"b": {"a/kind": [6]}, "a/many": {"c": [1]}}, {"c": "units"}
+    head = make_head(space, autoregressive=autoregressive, uses=uses, points=points, entity_size=4).to("meta")
+    x = HeadInput(
+        torch.zeros(5, head.num_inputs, device="meta"),
+        {"units": torch.zeros(5, 3, 4, device="meta")},
+        {"units": torch.ones(5, 3, dtype=torch.bool, device="meta")},
+    )
+    mask = {"a/many": torch.ones(5, 5, dtype=torch.bool, device="meta")}
+    for action, _ in (
+        head.sample(x, mask, torch.zeros(5, head.num_uniforms, device="meta")),
+        head.best(x, mask),
+    ):
+        numbers = (*head.evaluate(x, mask, action), head.kl(x, head, x, mask, action), *action.values())
+        assert all(number.device.type == "meta" for number in numbers)
 
 
 @EITHER

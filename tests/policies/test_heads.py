@@ -182,6 +182,13 @@ def test_the_draw_of_other_devices_is_the_same(row, uniform):
         assert logp_one.item() == pytest.approx(logp_two.item(), abs=2e-5)
 
 
+def test_a_sum_that_is_not_monotone_draws_nothing_illegal(monkeypatch):
+    # A parallel sum may differ in its last bit after the last legal choice, and so leave room behind it.
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda self, dim: torch.tensor([[0.5, 1 - 2**-23, 1.0]]))
+    legal, uniform = torch.tensor([[True, True, False]]), torch.tensor([ALMOST_ONE])
+    assert categorical._draw_by_sums(torch.zeros(1, 3), legal, uniform)[0].item() == 1
+
+
 def test_nothing_legal_gives_minus_one():
     logits, nothing = torch.zeros(2, 3), torch.tensor([[False] * 3, [True] * 3])
     for draw in (categorical.draw, categorical._draw_by_sums):
@@ -224,7 +231,7 @@ def test_the_fast_path_has_no_parameters():
         (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple([spaces.Text(5)])}), "at 'b/0'"),
         (spaces.Box(np.array([0, 0]), np.array([1, np.inf]), dtype=np.float32), "its number 1"),
         (spaces.Box(np.array([0, 1]), np.array([1, 1]), dtype=np.float32), "its number 1"),
-        (spaces.Box(1e6, 1e6 + 0.25, (1,)), "its number 0"),
+        (spaces.Box(np.float32(1e6), np.float32(1e6 + 0.25), (1,)), "its number 0"),
         (spaces.Dict({}), "no leaves"),
     ],
 )
