@@ -18,6 +18,7 @@ from envs import native
 from envs.tic_tac_toe import CELLS, EMPTY_AT, FULL, MARKS_AT, OBS_SIZE, draw_board, has_line, how_it_ended
 from envs.vector import Bot, GameError, Group, Tree
 
+OBSERVATIONS = ("known", "last")
 TO_ACT_AT = OBS_SIZE  # in the privileged view, after the whole board
 
 
@@ -35,13 +36,14 @@ class _Matches(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _restart(m: _Matches, games: np.ndarray) -> None:
+def _restart(m: _Matches, games: np.ndarray, shows_known: bool) -> None:
     """Open matches in slots games [K] int64."""
     for k in range(games.shape[0]):
         game = games[k]
         m.marks[game] = 0
         m.obs[game] = 0
-        m.obs[game, :, EMPTY_AT : EMPTY_AT + CELLS] = 1
+        if shows_known:
+            m.obs[game, :, EMPTY_AT : EMPTY_AT + CELLS] = 1
         m.mask[game] = True
         m.privileged[game] = 0
         m.privileged[game, EMPTY_AT : EMPTY_AT + CELLS] = 1
@@ -88,7 +90,7 @@ def _mark(m: _Matches, game: int, seat: int, cell: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _step(m: _Matches, action: np.ndarray) -> None:
+def _step(m: _Matches, action: np.ndarray, shows_known: bool) -> None:
     """One legal try, from action [B, 2], in every match that is not over."""
     for game in range(m.over.shape[0]):
         if m.over[game]:
@@ -97,7 +99,10 @@ def _step(m: _Matches, action: np.ndarray) -> None:
         seat = int(m.to_act[game, 1])
         cell = action[game, seat]
         taken = m.marks[game, 1 - seat] >> cell & 1
-        m.obs[game, seat, EMPTY_AT + cell] = 0
+        if shows_known:
+            m.obs[game, seat, EMPTY_AT + cell] = 0
+        else:
+            m.obs[game, seat] = 0
         m.obs[game, seat, MARKS_AT[1 - seat if taken else seat] + cell] = 1
         m.mask[game, seat, cell] = False
         if not taken:
@@ -107,21 +112,25 @@ def _step(m: _Matches, action: np.ndarray) -> None:
 class PhantomTicTacToe:
     """Phantom tic-tac-toe: two seats, seat 0 plays X first; +1 to the winner, -1 to the loser.
 
-    The obs is OpenSpiel's observation tensor: the cells that the seat takes for empty, those where
-    it knows of an O and those where it knows of an X. It does not show in which order they came, which
-    tells what the other knows: that takes memory. Action 3 * row + column tries a cell.
-    `privileged` is the same of the whole board, and who is to act (2).
+    Action 3 * row + column tries a cell. The obs is OpenSpiel's observation tensor: the cells that the
+    seat takes for empty, those where it knows of an O and those where it knows of an X. With
+    observation="last" it is only the cell of the seat's last try, with the mark that was found or made
+    there: what else it knows, it must remember (but it never may try a cell twice).
+    `privileged` is all cells, and who is to act (2).
     """
 
     id = "phantom_tic_tac_toe"
-    openspiel = "phantom_ttt"
     teams = (0, 1)
     zero_sum = True
     bots: Mapping[str, Bot] = {}
     privileged_space = MultiBinary(OBS_SIZE + 2)
 
-    def __init__(self, num_games: int) -> None:
+    def __init__(self, num_games: int, *, observation: str = "known") -> None:
         native.check_int(self.id, "num_games", num_games, 1, None)
+        native.check_choice(self.id, "observation", observation, OBSERVATIONS)
+        self._shows_known = observation == "known"
+        if self._shows_known:
+            self.openspiel = "phantom_ttt"
         self.num_games = num_games
         self._matches = _Matches(
             marks=np.zeros((num_games, 2), np.int64),
@@ -145,7 +154,7 @@ class PhantomTicTacToe:
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64; the rules draw nothing from seeds [K] uint64."""
         games, _ = native.check_restart(self.id, self.num_games, games, seeds)
-        _restart(self._matches, games)
+        _restart(self._matches, games, self._shows_known)
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
@@ -159,7 +168,7 @@ class PhantomTicTacToe:
                 f"{self.id}, match {game}, seat {seat}: "
                 f"action {action[game, seat]} is illegal; legal are {legal}"
             )
-        _step(self._matches, action)
+        _step(self._matches, action, self._shows_known)
 
     def state(self) -> Tree:
         """A copy of every array that the matches consist of, [B, ...] each."""

@@ -14,8 +14,8 @@ from envs.vector import GameError
 NUM_MATCHES = 1000
 
 
-def _start(num_games: int) -> PhantomTicTacToe:
-    env = PhantomTicTacToe(num_games)
+def _start(num_games: int, **kwargs) -> PhantomTicTacToe:
+    env = PhantomTicTacToe(num_games, **kwargs)
     env.restart(np.arange(num_games), np.arange(num_games, dtype=np.uint64))
     return env
 
@@ -28,11 +28,12 @@ def _play(env: PhantomTicTacToe, cells: str) -> None:
 
 def test_conforms():
     check(PhantomTicTacToe)
+    check(lambda num_games: PhantomTicTacToe(num_games, observation="last"))
 
 
 def test_same_rules_as_openspiel_move_by_move():
     env = _start(NUM_MATCHES)
-    game = pyspiel.load_game(PhantomTicTacToe.openspiel)
+    game = pyspiel.load_game(env.openspiel)
     states = [game.new_initial_state() for _ in range(NUM_MATCHES)]
     rng = np.random.default_rng(0)
     group = env.groups[0]
@@ -75,6 +76,21 @@ def test_who_finds_a_mark_learns_it_alone_and_tries_again():
     assert env.to_act.tolist() == [[True, False]]
     assert np.flatnonzero(obs[0]).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 18 + 4]  # no O is known of
     assert np.flatnonzero(obs[1]).tolist() == [1, 2, 3, 5, 6, 7, 8, 9 + 0, 18 + 4]
+
+
+def test_the_last_try_alone_is_shown_on_demand():
+    env = _start(1, observation="last")
+    assert not hasattr(env, "openspiel")
+    obs, mask = env.groups[0].obs[""][0], env.groups[0].mask[""][0]
+    assert not obs.any()
+    _play(env, "55")
+    assert np.flatnonzero(obs[1]).tolist() == [18 + 4]
+    _play(env, "12")
+    assert np.flatnonzero(obs[0]).tolist() == [18 + 1]
+    assert np.flatnonzero(obs[1]).tolist() == [9 + 0]
+    assert np.flatnonzero(~mask[0]).tolist() == [1, 4]
+    with pytest.raises(ValueError, match="observation='all' must be one of 'known', 'last'"):
+        PhantomTicTacToe(1, observation="all")
 
 
 def test_the_privileged_view_is_the_whole_board_and_who_acts():
