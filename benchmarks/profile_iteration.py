@@ -20,7 +20,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from policies import encoders, heads, linear, lstm, lstm_kernels, policy
+from policies import heads, linear, lstm, lstm_kernels, policy
+from policies.encoders.mlp import MLP
+from policies.encoders.observation import ObservationInput
 from selfplay import config as configuration
 from selfplay import lanes, learner, losses, part_play, players, rollout, worker
 from selfplay.engine import make_learners
@@ -45,8 +47,8 @@ PARTS: list[tuple[Any, str, str]] = [
     (lanes.Lanes, "take", "hand over fragments"),
     (players.PolicyPlayer, "act", "forward: player"),
     (policy.Policy, "unroll", "forward: policy, the rest"),
-    (encoders.VectorInput, "forward", "forward: obs to float32"),
-    (encoders.MLP, "forward", "forward: encoder but GEMM"),
+    (ObservationInput, "forward", "forward: obs to float32"),
+    (MLP, "forward", "forward: encoder but GEMM"),
     (lstm.LSTM, "forward", "forward: LSTM but GEMM and kernels"),
     (lstm._Unroll, "forward", "forward: unroll, allocation"),
     (lstm._Unroll, "backward", "backward: unroll, allocation"),
