@@ -35,11 +35,11 @@ class _Linear(torch.autograd.Function):
         return matmul_t(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()
         grad_x = matmul_t(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        return grad_x, weight_gradient(grad, x), grad.sum(0)
+        return grad_x, weight_gradient(grad, x), grad.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
