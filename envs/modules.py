@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from types import ModuleType
 
 _INSTALL = {"pyspiel": "open-spiel", "ale_py": "ale-py"}
@@ -42,7 +43,7 @@ def _reason(name: str, error: Exception) -> str:
 def exists(name: str) -> bool:
     """Whether there is such a module; its parent packages are imported to see."""
     try:
-        return importlib.util.find_spec(name) is not None
+        return name in sys.modules or importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from envs.checks import Checked
 from envs.connect_four import ConnectFour
-from envs.registry import _SOURCES, make, native_games
-from envs.vector import VectorEnv
+from envs.registry import _SOURCES, make, native_games, register_source, source_forms
+from envs.vector import GameError, VectorEnv
 
 KNOWN = ", ".join([*native_games(), *(form for form, _ in _SOURCES.values())])
 
@@ -47,9 +48,22 @@ def test_native_games_are_made_by_id():
 
 def test_own_factory(own_module):
     env = make(f"python:{own_module}:own_game", 3, opening_plies=2)
-    assert isinstance(env, ConnectFour)
+    assert isinstance(env, VectorEnv)
+    assert isinstance(env, Checked)  # games from elsewhere are, ours are not
+    assert isinstance(env._env, ConnectFour)
     assert env.num_games == 3
-    assert isinstance(make(f"python:{own_module}:any_kwargs", 2, opening_plies=2), ConnectFour)
+    make(f"python:{own_module}:any_kwargs", 2, opening_plies=2)
+
+
+def test_other_packages_add_sources(monkeypatch):
+    monkeypatch.setattr("envs.registry._SOURCES", dict(_SOURCES))
+    register_source(
+        "own", "own:COLUMNS", lambda id, rest: lambda num_games: ConnectFour(num_games + len(rest))
+    )
+    assert source_forms()[-1] == "own:COLUMNS"
+    with pytest.raises(GameError, match="game 'own:ab': connect_four: num_games is 5, not 3 as asked"):
+        make("own:ab", 3)
+    assert make("own:", 3).num_games == 3
 
 
 @pytest.mark.parametrize(
