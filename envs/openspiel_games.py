@@ -185,17 +185,18 @@ class OpenSpielGames:
             return
         match.player = player
         if player >= 0:
-            self._show(game, player, state)
+            acts = self._show(game, player, state)
         else:
             assert player == _SIMULTANEOUS
-            for seat in range(len(self.teams)):
-                self._show(game, seat, state)
+            acts = sum(self._show(game, seat, state) for seat in range(len(self.teams))) > 0
+        if not acts:
+            raise RuntimeError("nobody has a legal action in a match in play")
         if self._privileged.size:
             for seat, view in enumerate(self._privileged[game]):
                 view[:] = self._observe(state, seat).ravel()
 
-    def _show(self, game: int, seat: int, state: Any) -> None:
-        """Obs and mask of a seat, which is to act if there is anything that it may do."""
+    def _show(self, game: int, seat: int, state: Any) -> bool:
+        """Obs and mask of a seat, which is to act if there is anything that it may do: whether it is."""
         legal = state.legal_actions(seat)
         row = game * len(self.teams) + seat
         first, mask = row * self._num_actions, self._mask_bytes
@@ -203,7 +204,8 @@ class OpenSpielGames:
         for action in legal:
             mask[first + action] = 1
         self._obs_rows[row] = self._observe(state, seat)
-        self.to_act[game, seat] = bool(legal)
+        self.to_act[game, seat] = acts = bool(legal)
+        return acts
 
     def _pay(self, game: int, match: _Match) -> None:
         """Reward what the returns have grown by; games differ in what their own rewards mean."""
@@ -251,19 +253,27 @@ class OpenSpielGames:
 
     def set_state(self, state: Tree) -> None:
         """Play every match again up to where `state` of as many games was."""
-        shown = self._shown(copy=False)
-        expected = sorted({*shown, "seed", "length", "history"})
-        if sorted(state) != expected:
-            raise GameError(f"{self.id}: the state must hold {expected}, not {sorted(state)}")
-        for name, array in shown.items():
-            check_array(self.id, f"state {name!r}", state[name], array.shape, array.dtype)
+        self._check_state(state)
         for game, match in enumerate(self._matches):
             length = int(state["length"][game])
-            match.state, match.player = None, _WAITING
+            match.state, match.player, match.history = None, _WAITING, []
             if length >= 0 and not state["dropped"][game]:
                 self._replay(game, int(state["seed"][game]), state["history"][game, :length].tolist())
-        for name, array in shown.items():
+        for name, array in self._shown(copy=False).items():
             array[...] = state[name]
+
+    def _check_state(self, state: Tree) -> None:
+        """GameError unless it has the form of what `state` gives."""
+        expected = {name: (array.shape, array.dtype) for name, array in self._shown(copy=False).items()}
+        expected["seed"] = ((self.num_games,), np.dtype(np.uint64))
+        expected["length"] = ((self.num_games,), np.dtype(np.int64))
+        if state.keys() - {"history"} != expected.keys() or "history" not in state:
+            names = sorted([*expected, "history"])
+            raise GameError(f"{self.id}: the state must hold {names}, not {sorted(state)}")
+        for name, (shape, dtype) in expected.items():
+            check_array(self.id, f"state {name!r}", state[name], shape, dtype)
+        longest = max(0, int(state["length"].max()))
+        check_array(self.id, "state 'history'", state["history"], (self.num_games, longest), np.int64)
 
     def _shown(self, *, copy: bool) -> Tree:
         names = ("to_act", "reward", "terminated", "over", "dropped")

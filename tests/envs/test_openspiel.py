@@ -219,6 +219,41 @@ def test_a_match_in_which_openspiel_raises_is_dropped_and_no_other():
     assert env.to_act[1].any()
 
 
+def test_a_state_that_does_not_fit_is_refused():
+    env = make("leduc_poker", 2)
+    restart(env, np.arange(2), np.random.default_rng(0))
+    env.step(random_actions(env, np.random.default_rng(0)))
+    state = env.state()
+    with pytest.raises(GameError, match=r"the state must hold \['dropped', 'history', 'length', "):
+        env.set_state({name: array for name, array in state.items() if name != "seed"})
+    with pytest.raises(GameError, match=r"state 'history' must be int64 \(2, 1\)"):
+        env.set_state(state | {"history": state["history"].astype(np.int32)})
+    with pytest.raises(GameError, match=r"state 'to_act' must be bool \(2, 2\)"):
+        env.set_state(make("leduc_poker", 3).state())
+
+
+class NothingLegal:
+    def __init__(self, state):
+        self.state = state
+
+    def __getattr__(self, name):
+        return getattr(self.state, name)
+
+    def legal_actions(self, seat):
+        return []
+
+
+def test_a_match_in_which_nobody_may_act_is_dropped():
+    env = make("leduc_poker", 2)
+    restart(env, np.arange(2), np.random.default_rng(0))
+    actions = random_actions(env, np.random.default_rng(0))
+    env._matches[0].state = NothingLegal(env._matches[0].state)
+    env._observe = lambda state, seat: 0
+    env.step(actions)
+    assert env.dropped.tolist() == [True, False]
+    assert env.cause == "match 0: RuntimeError: nobody has a legal action in a match in play"
+
+
 def test_words():
     env = make("leduc_poker", 1)
     assert env.render(0) == "not started"
