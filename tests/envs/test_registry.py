@@ -60,7 +60,7 @@ def test_other_packages_add_sources(monkeypatch):
     register_source(
         "own", "own:COLUMNS", lambda id, rest: lambda num_games: ConnectFour(num_games + len(rest))
     )
-    assert source_forms()[-1] == "own:COLUMNS"
+    assert source_forms()[-1] == "own:TEXT"
     with pytest.raises(GameError, match="game 'own:ab': connect_four: num_games is 5, not 3 as asked"):
         make("own:ab", 3)
     assert make("own:", 3).num_games == 3
