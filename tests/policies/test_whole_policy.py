@@ -330,3 +330,16 @@ def test_mistakes_are_named_in_one_line(change, message):
 def test_names_of_the_policys_own_are_refused():
     with pytest.raises(ValueError, match="begin with @"):
         Policy(spaces.Dict({"@reward": spaces.Discrete(2)}), spaces.Discrete(2), PolicySpec())
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_tensor_is_made_where_the_policy_is(head, core):
+    """On a device without memory, to which a tensor left on the CPU would be an error."""
+    policy = make(head, core, "privileged").to("meta")
+    obs = {path: leaf.to("meta") for path, leaf in (draw(policy) | no_actions(policy)).items()}
+    layers, vectors, width = policy.state_shape
+    first = torch.zeros(T, N, dtype=torch.bool, device="meta")
+    out = policy.unroll(obs, first, torch.zeros(layers, vectors, N, width, device="meta"))
+    tensors = (*out[1:], out.head.flat, *out.head.entities.values(), *out.head.present.values())
+    assert {x.device.type for x in tensors} == {"meta"}
