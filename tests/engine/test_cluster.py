@@ -169,7 +169,7 @@ def test_worker_killed_in_mid_collect(engine: RayEngine) -> None:
     assert len(collected) == 2
     assert actor(engine, "rollout worker 1") != old
     # The new worker has the current weights: all its decisions are of the current version, and they replay.
-    assert (ray.get(engine._fragments[1]).version == version).all()
+    assert all((part.version == version).all() for part in ray.get(engine._batches[1]))
     assert engine.check_replay() is not None
     assert engine.learn().version == version + 1
 
@@ -227,9 +227,9 @@ def test_lost_fragment_is_collected_again(engine: RayEngine) -> None:
     version = step(engine).version
     engine.collect(lineups(engine))
     lost = lost_object()
-    engine._fragments[1] = lost
+    engine._batches[1] = lost
     engine.check_replay()
-    engine._fragments[0] = lost
+    engine._batches[0] = lost
     assert engine.learn().version == version + 1
     assert step(engine).version == version + 2
 

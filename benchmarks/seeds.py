@@ -1,0 +1,137 @@
+"""Train a configuration over several seeds and in variants, and say what came of it, with intervals.
+
+    python -m benchmarks.seeds phantom_tic_tac_toe --seeds 0 1 2 3 4 --play random \
+        --variant lstm --variant none --policy.core none --output runs/phantom
+
+Everything after `--variant NAME`, up to the next, is for `selfplay train` and holds in that variant alone;
+what comes before the first holds in all. Runs lie in OUTPUT/VARIANT-SEED; those that are finished are not
+made again. The table goes to stdout and, as JSON, to OUTPUT/summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# 97.5% quantiles of Student's t by degrees of freedom, 1 to 9: seeds are few.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+VARIANT = "--variant"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training, and what it is called."""
+
+    variant: str
+    seed: int
+    folder: Path
+    options: tuple[str, ...]
+
+
+def main() -> None:
+    common, variants = split_variants(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, one core each")
+    parser.add_argument("--play", action="append", default=[], metavar="OPPONENT", help="matches against it")
+    parser.add_argument("--games", type=int, default=1000)
+    parser.add_argument("--exploitability", action="store_true")
+    parser.add_argument("--output", type=Path, required=True)
+    options, train_options = parser.parse_known_args(common)
+    runs = [
+        Run(name, seed, options.output / f"{name}-{seed}", (*train_options, *own))
+        for name, own in variants
+        for seed in options.seeds
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda run: measure(run, options), runs))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    summary = {"config": options.config, "machine": machine, "runs": rows}
+    (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(table(rows))
+
+
+def split_variants(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """What is for all, and each variant's name with what is for it; without any one is called "run"."""
+    common: list[str] = []
+    variants: list[tuple[str, list[str]]] = []
+    pending = iter(words)
+    for word in pending:
+        if word == VARIANT:
+            variants.append((next(pending), []))
+        elif word == "--output" or not variants:  # may come last
+            common += [word, next(pending)] if word == "--output" else [word]
+        else:
+            variants[-1][1].append(word)
+    return common, variants or [("run", [])]
+
+
+def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Train, unless that is done, and play."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if not (run.folder / "finished").exists():
+        start = time.perf_counter()
+        words = [sys.executable, "-m", "selfplay", "train", options.config, "--seed", str(run.seed)]
+        words += ["--rollout.num-workers", "0", "--device", "cpu", *run.options, "--run-dir", str(run.folder)]
+        subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL)
+        (run.folder / "finished").write_text(f"{time.perf_counter() - start:.1f}\n")
+    row: dict[str, Any] = {"variant": run.variant, "seed": run.seed}
+    row["seconds"] = float((run.folder / "finished").read_text())
+
+    def ask(*words: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "selfplay", *words, "--json"]
+        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    for opponent in options.play:
+        games, seed = str(options.games), str(run.seed)
+        result = ask("play", str(run.folder), opponent, "--games", games, "--seed", seed)
+        row |= {f"score/{opponent}": result["mean_score"], "return": result["mean_return"]}
+    if options.exploitability:
+        row["exploitability"] = ask("exploitability", str(run.folder))["exploitability"]
+    print(json.dumps(row), file=sys.stderr, flush=True)
+    return row
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean over the seeds with its 95% interval, lowest and highest, of every figure and variant."""
+    figures = [name for name in rows[0] if name not in ("variant", "seed")]
+    lines = ["| variant | seeds | figure | mean | 95% interval | lowest | highest |", "|" + " --- |" * 7]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        for name in figures:
+            values = np.array([row[name] for row in own])
+            low, high = interval(values)
+            lines.append(
+                f"| {variant} | {len(own)} | {name} | {values.mean():.3f} | {low:.3f} to {high:.3f} "
+                f"| {values.min():.3f} | {values.max():.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """mean -+ t s / sqrt(n) over n seeds."""
+    mean, n = float(values.mean()), len(values)
+    half = T95[min(n - 2, len(T95) - 1)] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
+    return mean - half, mean + half
+
+
+if __name__ == "__main__":
+    main()
