@@ -1,11 +1,13 @@
 """How fast a game alone runs: `python -m benchmarks.game_speed connect_four [--num-games 1024 4096]`.
 
 Uniformly random legal actions, drawn outside the timed part; step and restart are timed.
+`--kwargs 'observation = "image"'` gives arguments of the game's constructor, as TOML.
 """
 
 from __future__ import annotations
 
 import argparse
+import tomllib
 from time import perf_counter
 
 import numpy as np
@@ -39,9 +41,10 @@ def main() -> None:
     parser.add_argument("game")
     parser.add_argument("--num-games", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--kwargs", type=tomllib.loads, default={}, metavar="TOML")
     args = parser.parse_args()
     for num_games in args.num_games:
-        rate = measure(make(args.game, num_games), args.seconds)
+        rate = measure(make(args.game, num_games, **args.kwargs), args.seconds)
         print(f"{args.game}  num_games={num_games}  {rate / 1e6:.1f} million decisions/s")
 
 
