@@ -199,8 +199,8 @@ class Training:
             **learned.metrics,
             **self.league.metrics(),
         }
-        if dropped := sum(part.dropped for part in collected):
-            metrics["match/dropped"] = dropped
+        metrics["match/dropped"] = dropped = sum(part.dropped for part in collected)
+        if dropped:
             self._tell_of_failures(collected, dropped)
         if len(lengths):
             metrics["match/length"] = float(lengths.mean())
