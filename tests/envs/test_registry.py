@@ -57,9 +57,8 @@ def test_own_factory(own_module):
 
 def test_other_packages_add_sources(monkeypatch):
     monkeypatch.setattr("envs.registry._SOURCES", dict(_SOURCES))
-    register_source(
-        "own", "own:COLUMNS", lambda id, rest: lambda num_games: ConnectFour(num_games + len(rest))
-    )
+    make_larger = lambda id, rest: lambda num_games: ConnectFour(num_games + len(rest))  # noqa: E731
+    register_source("own", "own:TEXT", make_larger)
     assert source_forms()[-1] == "own:TEXT"
     with pytest.raises(GameError, match="game 'own:ab': connect_four: num_games is 5, not 3 as asked"):
         make("own:ab", 3)
