@@ -193,8 +193,9 @@ def test_broken_unrolls_are_seen(monkeypatch, broken, core):
         compare(make("composite", core), COMPOSITE)
 
 
-def test_every_leaf_is_looked_at():
-    policy = make("composite", critic="privileged")
+@pytest.mark.parametrize("critic", ["shared", "separate", "privileged"])
+def test_every_leaf_is_looked_at(critic):
+    policy = make("composite", critic=critic)
     obs = draw(policy) | no_actions(policy)
     assert set(obs) == set(policy.inputs)
     layers, vectors, width = policy.state_shape
