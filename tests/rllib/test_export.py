@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,28 @@ def test_ppo_trains_on_from_it_and_plays_against_it(run, tmp_path, cluster):
         assert np.isfinite(algorithm.train()["learners"]["main"]["total_loss"])
     finally:
         algorithm.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_pages_example_runs(run, tmp_path, cluster):
+    page = (Path(__file__).parents[2] / "docs" / "rllib.md").read_text(encoding="utf-8")
+    source = next(
+        block for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "PPO" in block
+    )
+    folder = export.export(str(run), tmp_path / "module")[0]
+    source = source.replace("/absolute/path/exported", str(folder)).replace(
+        '.env_runners(batch_mode="complete_episodes")',
+        '.env_runners(batch_mode="complete_episodes", num_env_runners=0)'
+        ".training(train_batch_size_per_learner=128, minibatch_size=128, num_epochs=1)",
+    )
+    names: dict = {}
+    exec(compile(source, "rllib.md", "exec"), names)
+    try:
+        frozen = names["algorithm"].get_module("frozen").get_state()
+        _same(frozen, RLModule.from_checkpoint(folder).get_state())
+    finally:
+        names["algorithm"].stop()
 
 
 def _same(one, two):

@@ -130,6 +130,17 @@ def test_who_never_saw_anything_is_not_cut_off():
     assert (shown(env)["truncated"], shown(env)["terminated"]) == ([True, False], [False, True])
 
 
+def test_what_was_seen_in_the_match_before_is_forgotten():
+    end = ({"a": 2}, {}, {}, {"__all__": True})
+    env, inner = script({"a": 1, "b": 1}, end)
+    step(env, 0, 0)
+    assert shown(env)["truncated"] == [True, True]
+    inner.first = {"a": 1}
+    env.restart(np.zeros(1, np.int64), np.zeros(1, np.uint64))
+    step(env, 0, -1)
+    assert (shown(env)["truncated"], shown(env)["terminated"]) == ([True, False], [False, True])
+
+
 def test_an_error_of_the_environment_drops_its_match():
     env, inner = script({"a": 1}, ({"a": 2}, {}, {}, {}))
     step(env, 0, -1)
