@@ -258,7 +258,7 @@ def check(config: Config) -> None:
         engine.choose_device(config, engine.cuda_here())
 
 
-def _with_schedule(config: Config) -> Config:
+def with_schedule(config: Config) -> Config:
     """The configuration with the length of its schedules fixed: a later end does not stretch them."""
     if config.ppo.anneal_steps is not None or config.stop.agent_steps is None:
         return config
@@ -280,7 +280,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     """Train in the run directory `path`; returns the exit code."""
     check(config)
     if not resume:
-        config = _with_schedule(config)
+        config = with_schedule(config)
     directory = RunDirectory.open(path) if resume else RunDirectory.create(path, config)
     if resume:
         directory.lock()

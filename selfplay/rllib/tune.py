@@ -14,7 +14,7 @@ from ray import tune
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.run_directory import CONFIG, METRICS, RunDirectory
-from selfplay.train import Training, _with_schedule, check
+from selfplay.train import Training, with_schedule, check
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class SelfplayTrainable(tune.Trainable):
         keys = {"rollout.num_workers": 0, "checkpoint.seconds": None} | config
         name, self._step = keys.pop("config", "default"), int(keys.pop("iterations", 1))
         self._own_cores(int(keys.pop("cpus", 1)))
-        self._settings: Config = _with_schedule(configuration.load(name, keys))
+        self._settings: Config = with_schedule(configuration.load(name, keys))
         check(self._settings)
         self._view = _LastMetrics()
         self._path = Path(self.logdir) / RUN
