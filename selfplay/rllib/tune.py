@@ -14,7 +14,7 @@ from ray import tune
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.run_directory import CONFIG, METRICS, RunDirectory
-from selfplay.train import Training, with_schedule, check
+from selfplay.train import Training, check, with_schedule
 
 logger = logging.getLogger(__name__)
 
