@@ -141,6 +141,9 @@ class OpenSpielGames:
         try:
             match.state = self._new_state(match)
             self._reach(game, match)
+            if not self._pays_at_end:  # what chance gave at the start is paid with the first step
+                match.returns = [0.0] * len(self.teams)
+                self.reward[game] = 0
         except Exception as error:  # as in `step`
             self._drop(game, error)
 
@@ -201,6 +204,8 @@ class OpenSpielGames:
         row = game * len(self.teams) + seat
         first, mask = row * self._num_actions, self._mask_bytes
         mask[first : first + self._num_actions] = self._none_legal
+        if legal and legal[-1] >= self._num_actions:  # they ascend
+            raise IndexError(f"legal action {legal[-1]} of a game that says it has {self._num_actions}")
         for action in legal:
             mask[first + action] = 1
         self._obs_rows[row] = self._observe(state, seat)

@@ -232,26 +232,60 @@ def test_a_state_that_does_not_fit_is_refused():
         env.set_state(make("leduc_poker", 3).state())
 
 
-class NothingLegal:
-    def __init__(self, state):
+class Legal:
+    """A state whose legal actions are made up."""
+
+    def __init__(self, state, actions):
         self.state = state
+        self.actions = actions
 
     def __getattr__(self, name):
         return getattr(self.state, name)
 
     def legal_actions(self, seat):
-        return []
+        return self.actions
 
 
-def test_a_match_in_which_nobody_may_act_is_dropped():
+@pytest.mark.parametrize(
+    ("legal", "cause"),
+    [
+        ([], "RuntimeError: nobody has a legal action in a match in play"),
+        ([0, 3], "IndexError: legal action 3 of a game that says it has 3"),
+    ],
+)
+def test_a_match_without_sound_legal_actions_is_dropped(legal, cause):
     env = make("leduc_poker", 2)
     restart(env, np.arange(2), np.random.default_rng(0))
     actions = random_actions(env, np.random.default_rng(0))
-    env._matches[0].state = NothingLegal(env._matches[0].state)
+    env._matches[0].state = Legal(env._matches[0].state, legal)
     env._observe = lambda state, seat: 0
     env.step(actions)
     assert env.dropped.tolist() == [True, False]
-    assert env.cause == "match 0: RuntimeError: nobody has a legal action in a match in play"
+    assert env.cause == f"match 0: {cause}"
+
+
+def test_what_a_start_is_worth_is_paid_with_the_first_step(monkeypatch):
+    env = make("coop_box_pushing", 1)
+    restart(env, np.arange(1), np.random.default_rng(0))
+    actions = random_actions(env, np.random.default_rng(0))
+    env.step(actions)
+    plain = env.reward.copy()
+
+    class Worth(Legal):
+        def returns(self):
+            return [value + 5 for value in self.state.returns()]
+
+        def legal_actions(self, seat):
+            return self.state.legal_actions(seat)
+
+    start = env._new_state
+    observe = env._observe
+    monkeypatch.setattr(env, "_new_state", lambda match: Worth(start(match), None))
+    monkeypatch.setattr(env, "_observe", lambda state, seat: observe(state.state, seat))
+    restart(env, np.arange(1), np.random.default_rng(0))
+    assert not env.reward.any()
+    env.step(actions)
+    np.testing.assert_allclose(env.reward, plain + 5, atol=1e-5)
 
 
 def test_words():
