@@ -83,6 +83,11 @@ def test_the_example_keeps_the_contract():
     check(lambda num_games: module.make(num_games, largest=2))
 
 
+def test_the_example_of_one_object_for_each_match_keeps_the_contract():
+    module = nim(blocks(GAME_PAGE, "python")[1])
+    check(module.make)
+
+
 @pytest.mark.parametrize("change", MISTAKES, ids=lambda change: MISTAKES[change][:40])
 def test_a_mistake_gives_the_message_that_the_page_promises(change):
     assert SOURCE.count(change[0]) == 1
