@@ -304,12 +304,13 @@ class PythonGames:
             return
         self._records[game] = bytearray(saved[1:])
         shown = [leaf[game].copy() for group in self.groups for leaf in group.obs.values()]
-        acting = set(self.to_act[game].nonzero()[0].tolist())
         moment = self._replays.replay(saved[1:], match.reset, match.step)
-        self._write(game, moment)
-        again = [leaf[game] for group in self.groups for leaf in group.obs.values()]
-        same = all(map(np.array_equal, shown, again))
-        if set(moment.to_act) != acting or not same:
+        same = set(moment.to_act) == set(self.to_act[game].nonzero()[0].tolist())
+        if same:
+            self._write(game, moment)
+            again = [leaf[game] for group in self.groups for leaf in group.obs.values()]
+            same = all(map(np.array_equal, shown, again))
+        if not same:
             raise RuntimeError("the match cannot go on: the same seed and actions show something else now")
 
     def render(self, game: int) -> str:

@@ -317,6 +317,8 @@ class Rollout:
                 lanes.set_state(_part(arrays, f"lanes{k}:"))
             else:
                 lanes.clear()
+        if same:
+            self.matches._drop_failed(self.lanes)  # those that could not be played again from their actions
         return same
 
 

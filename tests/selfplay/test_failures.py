@@ -49,6 +49,20 @@ def fragile(num_games):
     return PythonGames("fragile", Fragile, num_games, seats, (0, 1))
 
 
+class Unseeded(Fragile):
+    """Draws of its own, so that no match can be played again."""
+
+    starts = np.random.default_rng(0)
+
+    def reset(self, seed):
+        return super().reset(3 * int(self.starts.integers(1000)) + 1)
+
+
+def unseeded(num_games):
+    seats = [Seat(f"player_{k}", spaces.Box(-1, 1, (2,)), spaces.Discrete(3)) for k in range(2)]
+    return PythonGames("unseeded", Unseeded, num_games, seats, (0, 1))
+
+
 class Burning(ConnectFour):
     """A vector game that raises in every tenth step; no one knows what its matches are then."""
 
@@ -107,6 +121,22 @@ def test_what_dropped_matches_decided_is_taken_back(length):
     assert not (doomed[:-1] & fragment.is_first[1:]).any()
     assert doomed.mean() < (0.5 if length == 2 else 0.1)
     assert check_replay(main, fragment, 0).ratio < 1e-4
+
+
+def test_matches_that_cannot_be_played_again_on_resume_are_dropped():
+    worker, _ = opened(config_of("unseeded"))
+    worker.rollout.collect()
+    under_way = int((~worker.env.over).sum())
+    again, main = opened(config_of("unseeded"))
+    assert again.rollout.set_state(*worker.rollout.state(), {})
+    matches = again.rollout.matches
+    assert matches.dropped == under_way > 0
+    assert "the same seed and actions show something else" in matches.cause
+    assert matches.idle
+    assert (again.rollout.lanes[0].held == -1).all()
+    again.rollout.assign(Lineups((MAIN,), np.zeros((1, 2), np.int32)), {})
+    batch, _ = again.rollout.collect()
+    assert check_replay(main, concatenate([batch[0]]), 0).ratio < 1e-4
 
 
 def test_what_is_not_taken_back_is_seen(monkeypatch):
