@@ -33,15 +33,22 @@ class Learners:
         self.anneal_steps = anneal_steps
         self.version = 0
         self.agent_steps = 0
+        self._replayed: set[str] = set()  # parts of which a fragment has passed the replay check
 
     def check_replay(self, batches: Sequence[Batch]) -> ReplayDifference | None:
-        """Refuse fragments that do not replay to what was logged; None where nothing could be checked."""
+        """Refuse fragments that do not replay to what was logged; None while a part is yet to be checked.
+
+        Parts that were checked before wait for those that were not: some decide seldom.
+        """
+        due = set(self.learners) - self._replayed or set(self.learners)
         found = []
-        for learner, fragments in zip(self.learners.values(), zip(*batches, strict=True), strict=True):
+        for (part, learner), fragments in zip(self.learners.items(), zip(*batches, strict=True), strict=True):
             present = [each for each in fragments if each is not None]
-            if present and (difference := learner.check_replay(present)) is not None:
+            if part in due and present and (difference := learner.check_replay(present)) is not None:
                 found.append(difference)
-        return ReplayDifference(*map(max, zip(*found, strict=True))) if found else None
+                self._replayed.add(part)
+        complete = found and len(self._replayed) == len(self.learners)
+        return ReplayDifference(*map(max, zip(*found, strict=True))) if complete else None
 
     def update(self, batches: Sequence[Batch]) -> Update:
         """One iteration on the batches of all rollouts; a part that nobody decided in stays as it is."""

@@ -7,7 +7,7 @@ the configuration splits it by role, by team or seat by seat. A player holds one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,28 +30,14 @@ class Part:
 
 def split(env: VectorEnv, pers: Iterable[Per]) -> tuple[Part, ...]:
     """The coarsest parts that every one of these ways to share policies agrees with, group by group."""
-    ways = [way for way in ("team", "role", "seat") if way in set(pers)]
+    ways = set(pers)
     parts = []
     for index, group in enumerate(env.groups):
-        keys = ["_".join(label(env, seat, way) for way in ways) for seat in group.seats]
+        keys = ["_".join(_shared(env, seat, ways)) for seat in group.seats]
         for key in dict.fromkeys(keys):
             places = np.flatnonzero(np.array(keys) == key)
             parts.append(Part(key or group.name, index, places, np.asarray(group.seats)[places]))
     return tuple(_named_apart(env, part, parts) for part in parts)
-
-
-def label(env: VectorEnv, seat: int, per: Per) -> str:
-    """What a seat has in common with those that share its policy; `group` and beyond by name."""
-    names = seat_names(env)
-    match per:
-        case "group":
-            return next(group.name for group in env.groups if seat in group.seats)
-        case "team":
-            return f"team{env.teams[seat]}"
-        case "role":
-            return role(names[seat])
-        case "seat":
-            return names[seat]
 
 
 def seat_names(env: VectorEnv) -> tuple[str, ...]:
@@ -68,6 +54,16 @@ def policy_of(part: Part, own: Sequence[Part]) -> int:
     """Which of a player's own parts holds this one, which is at least as fine."""
     seat = int(part.seats[0])
     return next(k for k, mine in enumerate(own) if seat in mine.seats)
+
+
+def _shared(env: VectorEnv, seat: int, ways: Collection[Per]) -> Iterator[str]:
+    """What a seat has in common, beside its group, with those that share its policy."""
+    if "team" in ways:
+        yield f"team{env.teams[seat]}"
+    if "role" in ways:
+        yield role(seat_names(env)[seat])
+    if "seat" in ways:
+        yield seat_names(env)[seat]
 
 
 def _named_apart(env: VectorEnv, part: Part, parts: list[Part]) -> Part:

@@ -133,6 +133,11 @@ class Training:
         now = self.config.model_dump()
         for section, keys in _FIXED.items():
             for key in keys:
+                if key not in then[section]:
+                    raise CheckpointError(
+                        f"{self.run.path}: its checkpoints know no {section}.{key}: an earlier version made "
+                        "them, whose runs cannot be gone on with; begin a new run"
+                    )
                 if now[section][key] != then[section][key]:
                     raise UserError(
                         f"{self.run.path / 'config.toml'}: {section}.{key}={now[section][key]!r}, but the "

@@ -40,7 +40,8 @@ class Engine(Protocol):
     def check_replay(self) -> ReplayDifference | None:
         """Whether the fragments just collected replay to what was logged; ReplayError if not.
 
-        None: no lane of them was played by the present weights alone, so that nothing was checked.
+        None: of some part of the seats no lane was yet played by the present weights alone, so that it was
+        not checked.
         """
         ...
 

@@ -17,6 +17,7 @@ from selfplay.evaluate import compare, evaluate
 from selfplay.matches import MAIN, Lineups
 from selfplay.parts import policy_of, role, seat_names, split
 from selfplay.replay import check_replay
+from selfplay.rollout import MOST_BATCHES
 from selfplay.train import check, run
 from selfplay.weights import by_part, joined
 from selfplay.worker import Worker
@@ -161,6 +162,20 @@ def uneven(num_games):
     return PythonGames("uneven", Uneven, num_games, seats, (0, 1))
 
 
+class Rare(Uneven):
+    """Seat 1 acts but once in the twenty steps of a match."""
+
+    def _moment(self):
+        moment = super()._moment()
+        seat = int(self.time == 10)
+        return moment if self.time == 20 else Moment((seat,), {seat: np.zeros(2, np.float32)})
+
+
+def rare(num_games):
+    seats = [Seat(name, spaces.Box(0, 1, (2,)), spaces.Discrete(3)) for name in ("often", "seldom")]
+    return PythonGames("rare", Rare, num_games, seats, (0, 1))
+
+
 def _bold(policy):
     with torch.no_grad():
         policy.output_weight *= 50
@@ -184,6 +199,17 @@ def test_a_part_that_decides_more_often_gives_more_lanes():
     assert {"loss/policy"} | own_metrics <= update.metrics.keys()
     means = np.mean([update.metrics[name] for name in own_metrics])
     assert update.metrics["loss/policy"] == pytest.approx(means)
+
+
+def test_nobody_waits_long_for_a_part_that_decides_seldom():
+    """Its three matches for a lane take sixty steps; eight batches of the other take about twenty-five."""
+    policy = {"encoder": [12], "hidden_size": 10, "per": "seat"}
+    _, _, batches = played(config_of("python:tests.selfplay.test_parts:rare", policy=policy), 4)
+    often, seldom = zip(*batches, strict=True)
+    assert {fragment.num_lanes for fragment in often} <= {8 * k for k in range(1, MOST_BATCHES + 1)}
+    assert often[0].num_lanes == 8 * MOST_BATCHES
+    assert seldom[0] is None
+    assert [each.num_lanes for each in seldom if each is not None] == [8]
 
 
 def test_a_part_that_nobody_decided_in_stays_as_it_is():

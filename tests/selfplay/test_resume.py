@@ -7,6 +7,7 @@ import pytest
 
 from selfplay import checkpoint, worker
 from selfplay.config import Config
+from selfplay.errors import CheckpointError
 from selfplay.league.league import League
 from selfplay.rollout import Matches
 from selfplay.train import run
@@ -102,6 +103,20 @@ def test_what_was_done_after_the_checkpoint_is_done_again(tmp_path):
     newest.rename(tmp_path / "lost")
     train(crashed, 8, resume=True)
     assert_same_run(whole, crashed, 8)
+
+
+def test_a_checkpoint_that_lacks_a_key_is_refused(tmp_path, monkeypatch):
+    train(tmp_path / "run", 1)
+    original = checkpoint.load
+
+    def load(path):
+        arrays, meta = original(path)
+        del meta["config"]["policy"]["per"]
+        return arrays, meta
+
+    monkeypatch.setattr(checkpoint, "load", load)
+    with pytest.raises(CheckpointError, match=r"know no policy\.per: an earlier version"):
+        run(config_of(2), tmp_path / "run", resume=True)
 
 
 def test_another_seed_is_another_run(tmp_path):
