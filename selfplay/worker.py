@@ -109,8 +109,8 @@ def _make_policy(config: Config, env: VectorEnv, part: Part, seed: int) -> Polic
     private = getattr(env, "privileged_space", None) if network.critic == "privileged" else None
     if network.critic == "privileged" and private is None:
         raise UserError(
-            f'policy.critic="privileged": {config.env.id} does not show its full state (games of PettingZoo and '
-            "OpenSpiel do with --env.kwargs.privileged true); allowed here: shared, separate"
+            f'policy.critic="privileged": {config.env.id} does not show its full state (games of PettingZoo '
+            "and OpenSpiel do with --env.kwargs.privileged true); allowed here: shared, separate"
         )
     spec = PolicySpec(
         encoder=tuple(network.encoder),
