@@ -189,3 +189,28 @@ def test_columns_that_nobody_takes_are_missed_loudly():
     with pytest.raises(AssertionError, match="taken more slowly"):
         play_on()
     assert lanes.take().value.tolist() == [[0, 1]]
+
+
+def test_a_dropped_match_leaves_only_what_lies_in_complete_lanes():
+    lanes = make()
+    decide(lanes, (0, 1, True))
+    settle(lanes, terminated=(1, 0))
+    decide(lanes, (0, 2, True), (1, 11, True))  # row 0 in the column of the match before
+    for number in (12, 13, 14):  # row 1 goes on in a second column, its state 1400
+        settle(lanes)
+        decide(lanes, (1, number, False))
+    settle(lanes)
+    lanes.drop(np.array([0, 1]))
+    assert (lanes.held == -1).all()
+    assert lanes.count.tolist() == [lanes.columns - 2, 1, 1]  # the second column is free again
+    for number in (21, 22):
+        decide(lanes, (0, number, number == 21), (1, number + 10, number == 21))
+        settle(lanes, terminated=(number == 22, 0))
+    decide(lanes, (1, 33, False))
+    settle(lanes, terminated=(0, 1))
+    f = lanes.take()
+    assert f.obs[""][:, :, 0].T.tolist() == [[11, 12, 13], [1, 21, 22]]
+    assert f.is_first.T.tolist() == [[True, False, False], [True, True, False]]
+    last = lanes.queue[COMPLETE, lanes.head[COMPLETE]]
+    assert lanes.obs[""][:, last, 0].tolist() == [31, 32, 33]
+    assert not lanes.initial_state[last].any()

@@ -79,6 +79,8 @@ def test_weights_of_several_parts_are_one_table():
     table = joined(tables, ["left", "right"])
     assert sorted(table) == ["left/a", "left/b", "right/a"]
     assert by_part(table, ["left", "right"]) == tuple(tables)
+    names = ["agent", "agent_1"]  # one is how the other begins
+    assert by_part(joined(tables, names), names) == tuple(tables)
     assert joined(tables[:1], ["left"]) == tables[0] == by_part(tables[0], ["left"])[0]
 
 
@@ -221,6 +223,9 @@ def test_a_part_that_nobody_decided_in_stays_as_it_is():
     moved = [any(not np.array_equal(x, b[name]) for name, x in a.items()) for a, b in zip(after, before)]
     assert moved == [True, False]
     assert [learner.version for learner in learners.learners.values()] == [1, 1]
+    both = learners.update([batch, (batch[0], None)])  # of two workers
+    decided = [fragment.is_first.size for fragment in batch]
+    assert both.agent_steps == 3 * decided[0] + decided[1]
 
 
 @pytest.mark.parametrize(
@@ -268,6 +273,38 @@ def test_the_same_matches_are_compared_where_there_is_no_opponent():
     assert result.wins > 150
     even = compare(env, parts, [perfect, perfect], games=20, seed=1)
     assert (even.wins, even.draws, even.mean_score) == (0, 20, 0.5)
+
+
+class Lottery(Match):
+    """Pays what its seed says, soon or late, as the player likes."""
+
+    def reset(self, seed):
+        self.prize, self.left = seed % 97, 3
+        return Moment((0,), {0: np.array([seed % 2], np.float32)})
+
+    def step(self, actions):
+        self.left -= 1 + 2 * actions[0]
+        if self.left <= 0:
+            return Moment((), {}, terminated=(0,), reward={0: self.prize})
+        return Moment((0,), {0: np.zeros(1, np.float32)})
+
+    def render(self):
+        return str(self.left)
+
+
+def test_compared_matches_are_paired_in_whatever_order_they_end():
+    def soon(obs, mask, rng):
+        return {"": np.ones(len(obs[""]), np.int64)}
+
+    def by_view(obs, mask, rng):
+        return {"": obs[""][:, 0].astype(np.int64)}
+
+    seats = [Seat("player", spaces.Box(0, 1, (1,)), spaces.Discrete(2))]
+    env = PythonGames("lottery", Lottery, 4, seats, (0,), bots={"soon": soon, "by_view": by_view})
+    parts = split(env, ["group"])
+    players = [worker.make_bot(name, env, parts) for name in ("bot:soon", "bot:by_view")]
+    result = compare(env, parts, players, games=40, seed=2)
+    assert (result.wins, result.draws, result.losses) == (0, 40, 0)
 
 
 @pytest.mark.parametrize(
