@@ -49,7 +49,13 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, one core each")
-    parser.add_argument("--play", action="append", default=[], metavar="OPPONENT", help="matches against it")
+    parser.add_argument(
+        "--play",
+        action="append",
+        default=[],
+        metavar="OPPONENT",
+        help="matches against it; {seed} is the run's",
+    )
     parser.add_argument("--games", type=int, default=1000)
     parser.add_argument("--exploitability", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
@@ -102,7 +108,7 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 
     for opponent in options.play:
         games, seed = str(options.games), str(run.seed)
-        result = ask("play", str(run.folder), opponent, "--games", games, "--seed", seed)
+        result = ask("play", str(run.folder), opponent.format(seed=seed), "--games", games, "--seed", seed)
         row |= {f"score/{opponent}": result["mean_score"], "return": result["mean_return"]}
     if options.exploitability:
         row["exploitability"] = ask("exploitability", str(run.folder))["exploitability"]
