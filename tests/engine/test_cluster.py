@@ -134,20 +134,37 @@ def test_one_worker_gives_the_numbers_of_one_process(alone: RayEngine) -> None:
     snapshots = Snapshots()
     local = LocalEngine(small(0), snapshots)
     snapshots.weights = local.weights()
-    for iteration in range(6):
-        here, there = local.collect(lineups(local))[0], alone.collect(lineups(alone))[0]
+    assert_same_numbers(local, alone, iterations=6)
+
+
+@pytest.mark.slow
+def test_it_does_with_a_policy_for_each_seat(cluster: None) -> None:
+    snapshots, changes = Snapshots(), {"policy.per": "seat", "policy.previous": True}
+    local = LocalEngine(small(0, **changes), snapshots)
+    snapshots.weights = local.weights()
+    remote = RayEngine(small(1, **changes), snapshots, print)
+    try:
+        assert_same_numbers(local, remote, iterations=3)
+    finally:
+        remote.close()
+
+
+def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
+    """Matches, updates, weights and states of both, step by step."""
+    for iteration in range(iterations):
+        here, there = local.collect(lineups(local))[0], remote.collect(lineups(remote))[0]
         for name in ("lineup", "returns", "length", "seed"):
             np.testing.assert_array_equal(getattr(here.results, name), getattr(there.results, name))
         assert here.decisions == there.decisions
-        assert local.check_replay() == alone.check_replay()
+        assert local.check_replay() == remote.check_replay()
         learned = local.learn()
-        assert learned == alone.learn()
+        assert learned == remote.learn()
         assert learned.version == iteration + 1
-    assert same(local.weights(), alone.weights())
-    (arrays, meta), (other_arrays, other_meta) = local.state(), alone.state()
+    assert same(local.weights(), remote.weights())
+    (arrays, meta), (other_arrays, other_meta) = local.state(), remote.state()
     assert meta == other_meta
     assert all(same(part, other_arrays[name]) for name, part in arrays.items())
-    here, there = (engine.play(lineups(engine)[0], [1, 2]) for engine in (local, alone))
+    here, there = (engine.play(lineups(engine)[0], [1, 2]) for engine in (local, remote))
     np.testing.assert_array_equal(here.returns, there.returns)
 
 
