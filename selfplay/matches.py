@@ -38,5 +38,5 @@ def score(returns: np.ndarray, teams: tuple[int, ...]) -> np.ndarray:
     num_teams = int(team.max()) + 1
     mean = np.stack([returns[:, team == k].mean(axis=1) for k in range(num_teams)], axis=1)  # [M, teams]
     best = np.isclose(mean, mean.max(axis=1, keepdims=True))
-    shared = best.sum(axis=1, keepdims=True) > 1
+    shared = (best.sum(axis=1, keepdims=True) > 1) | (num_teams == 1)
     return np.where(best, np.where(shared, 0.5, 1.0), 0.0).astype(np.float32)[:, team]

@@ -121,7 +121,8 @@ def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> Non
     if num_teams == 1 and len(sides) == 2 and not any(side.is_human for side in sides):
         return  # the same matches, each alone
     if len(sides) != num_teams:
-        raise UserError(f"{game} is played by {num_teams}, one for each team; {len(sides)} given")
+        alone = " (or by two without people: the same matches, each alone)" if num_teams == 1 else ""
+        raise UserError(f"{game} is played by {num_teams}, one for each team{alone}; {len(sides)} given")
 
 
 def _games(given: int | None, num_sides: int) -> int:

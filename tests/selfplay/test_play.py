@@ -18,7 +18,7 @@ from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, elo_difference, rotations, score_interval, summary
 from selfplay.league.league import League
 from selfplay.learner import Learner
-from selfplay.matches import MatchResults
+from selfplay.matches import MatchResults, score
 from selfplay.parts import split
 from selfplay.players import BotPlayer
 from selfplay.run_directory import RunDirectory
@@ -464,3 +464,9 @@ def test_json_is_the_only_line_of_stdout(run):
     low, high = result["score_ci95"]
     assert 0 <= low < result["mean_score"] < high <= 1
     assert result["seed"] == 4
+
+
+def test_nobody_wins_where_there_is_no_opponent():
+    assert score(np.array([[3.0], [-1.0]]), (0,)).tolist() == [[0.5], [0.5]]
+    assert score(np.array([[3.0, 1.0]]), (0, 0)).tolist() == [[0.5, 0.5]]
+    assert score(np.array([[3.0, 1.0], [2.0, 2.0]]), (0, 1)).tolist() == [[1.0, 0.0], [0.5, 0.5]]
