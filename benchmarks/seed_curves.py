@@ -41,7 +41,7 @@ def main() -> None:
 def draw(axis: plt.Axes, folder: Path, metric: str) -> None:
     """Mean over the seeds and its 95% interval, interpolated to the same steps."""
     runs = json.loads((folder / "summary.json").read_text())["runs"]
-    for variant in dict.fromkeys(run["variant"] for run in runs):
+    for variant in sorted({run["variant"] for run in runs}):  # a colour means the same in every panel
         paths = [folder / f"{variant}-{run['seed']}" for run in runs if run["variant"] == variant]
         curves = [read(path, metric) for path in paths]
         steps = np.linspace(0, min(curve[0][-1] for curve in curves), POINTS + 1)[1:]
