@@ -7,6 +7,7 @@ text "none" stands for None where a key allows it.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -64,6 +66,15 @@ class EnvConfig(_Section):
     train_kwargs: dict[str, Any] = Field(
         default={}, description="the same in training only, over kwargs; play and ratings go without"
     )
+
+    @field_validator("kwargs", "train_kwargs")
+    @classmethod
+    def _finite(cls, kwargs: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name, value in kwargs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"env.{info.field_name}.{name}={value} is not allowed; it must be finite")
+        return kwargs
+
     max_failures: Annotated[int, Field(ge=0), BeforeValidator(_integral)] = Field(
         default=100,
         description="times that the game's own code may raise (its matches are dropped) before the run ends",

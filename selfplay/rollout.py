@@ -43,8 +43,8 @@ class Matches:
     ) -> None:
         """cyclic: begin again at the first lineup after the last, else leave finished games idle.
 
-        remake: the game anew, where its own code raised; max_failures: how often that may happen, and
-        how many single matches may fail, before it is an error.
+        max_failures: how often the game's own code may raise before it is an error; remake: the game
+        anew, where it did.
         """
         self.env = env
         self.cyclic = cyclic
@@ -178,10 +178,9 @@ class Matches:
     def _begin_anew(self, failure: _GameFailure, lanes: Sequence[Lanes] | None) -> None:
         """Every match is lost with a game whose state nobody knows; open others on a new one."""
         assert failure.__cause__ is not None
-        if self.remake is None:
-            raise failure.__cause__
         self._drop(np.flatnonzero(self.lineup[:, 0] >= 0), lanes)
         self._count_failures(1, _described(failure.__cause__), failure.__cause__)
+        assert self.remake is not None, "a game that may fail can be made anew"
         self.env = self.remake()
         for play in self.parts:
             play.attach(self.env)

@@ -198,11 +198,16 @@ class Worker:
         """Play every lineup once, apart from training and without recording; MAIN plays these weights."""
         self.load(weights, version)
         first, *rest = seed
+
+        def beside() -> VectorEnv:
+            return make_game(self.config, len(lineups.table))
+
         matches = Matches(
-            make_game(self.config, len(lineups.table)),
+            beside(),
             self.parts,
             np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, self.index)),
             cyclic=False,
+            remake=beside,
             max_failures=self.config.env.max_failures,
         )
         matches.assign(lineups, {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch))

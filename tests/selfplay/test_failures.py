@@ -255,3 +255,50 @@ def test_a_game_that_breaks_its_contract_ends_the_run_with_one_clear_line(wrong,
     assert err.count("\n") == 1
     assert re.match(r"error: bad, match \d, seat 0", err), err
     assert re.search(WRONG[wrong][1], err), err
+
+
+class BurnsInRatings(ConnectFour):
+    """Raises in the step after the tenth, once, wherever it is played."""
+
+    burnt = False
+
+    def __init__(self, num_games):
+        super().__init__(num_games)
+        self.steps = 0
+
+    def step(self, actions):
+        self.steps += 1
+        if self.steps > 10 and not BurnsInRatings.burnt:
+            BurnsInRatings.burnt = True
+            raise RuntimeError("smoke")
+        super().step(actions)
+
+
+def words(factory, folder):
+    return [
+        "train", "default", "--env.id", f"python:tests.selfplay.test_failures:{factory}", "--run-dir",
+        str(folder), "--rollout.num-workers", "0", "--rollout.num-games", "8", "--stop.iterations", "2",
+        "--league.rating-games", "8",
+    ]  # fmt: skip
+
+
+def test_matches_beside_training_are_dropped_too(tmp_path):
+    """The first matches of a run rate its first snapshot: some are lost, the run goes on."""
+    BurnsInRatings.burnt = False
+    assert cli.main(words("BurnsInRatings", tmp_path / "run")) == 0
+    assert BurnsInRatings.burnt
+
+
+def test_play_ends_with_one_line(tmp_path, capsys):
+    BurnsInRatings.burnt = False
+    game = ["--env", "python:tests.selfplay.test_failures:BurnsInRatings"]
+    assert cli.main(["play", "random", "random", "--games", "4", *game]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: connect_four: its code failed once, ")
+    assert "RuntimeError: smoke" in err
+    assert err.count("\n") == 1
+
+
+def test_a_number_that_is_none_is_refused(tmp_path, capsys):
+    assert cli.main([*words("Bad", tmp_path / "run"), "--env.kwargs.wrong", "nan"]) == 2
+    assert "env.kwargs.wrong=nan is not allowed; it must be finite" in capsys.readouterr().err
