@@ -163,7 +163,7 @@ def _find_bots(env: VectorEnv, opponent: str | Bot) -> tuple[Bot, ...]:
     if not isinstance(opponent, str):
         return (opponent,) * len(env.groups)
     if opponent == "random":
-        return tuple(random_bot(group.action_space) for group in env.groups)
+        return tuple(random_bot(group.action_space, group.points) for group in env.groups)
     if opponent not in env.bots:
         raise ValueError(f"{env.id}: opponent={opponent!r} must be one of {', '.join(['random', *env.bots])}")
     bot = env.bots[opponent]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from gymnasium import spaces
 
@@ -9,18 +11,23 @@ from envs.leaves import leaf_spaces
 from envs.vector import Bot, Tree
 
 
-def random_bot(action_space: spaces.Space) -> Bot:
+def random_bot(action_space: spaces.Space, points: Mapping[str, str] | None = None) -> Bot:
     """The bot that draws each leaf uniformly from its legal values.
 
     A row's draw depends on nothing but that row's mask and its place among the rows. A Box leaf is
     drawn between its bounds, exponentially away from its only one, or from a standard normal.
+    points: action leaf -> obs path of the entity set it points to; without a mask only those present
+    are legal.
     """
     leaves = leaf_spaces(action_space)
+    presence = {leaf: f"{path}_mask" for leaf, path in (points or {}).items()}
 
     def bot(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
         """obs leaves [R, ...], mask leaves [R, n] -> action leaves [R, ...]."""
         num_rows = len(next(iter(obs.values())))
-        return {path: _draw(leaf, mask.get(path), num_rows, rng) for path, leaf in leaves.items()}
+        present = {leaf: obs[path].astype(np.bool_) for leaf, path in presence.items()}
+        legal = present | mask
+        return {path: _draw(leaf, legal.get(path), num_rows, rng) for path, leaf in leaves.items()}
 
     return bot
 

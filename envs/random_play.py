@@ -55,7 +55,7 @@ def random_actions(
         acts = env.to_act[:, group.seats]
         obs = {path: _flat(leaf[order]) for path, leaf in group.obs.items()}
         mask = {path: _flat(leaf[order]) for path, leaf in group.mask.items()}
-        drawn = random_bot(group.action_space)(obs, mask, rng)
+        drawn = random_bot(group.action_space, group.points)(obs, mask, rng)
         leaves = {}
         for path, rows in drawn.items():
             legal = np.empty((*acts.shape, *rows.shape[1:]), rows.dtype)

@@ -66,6 +66,10 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
     Raises CheckpointError with the file, the cause and the newest good checkpoint beside it.
     """
+    if not path.is_dir():
+        last = newest(path.parent)
+        beside = f"newest: {last}" if last else "there is none beside it"
+        raise CheckpointError(f"no checkpoint {path}; {beside}")
     try:
         return _load(path)
     except CheckpointError as error:
@@ -96,8 +100,6 @@ def newest_good(directory: Path, *, other_than: Path | None = None) -> Path | No
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    if not path.is_dir():
-        raise CheckpointError(f"no checkpoint {path}")
     files = {name: _verified(path / name, seal) for name, seal in _manifest(path).items()}
     if META not in files:
         raise CheckpointError(f"{path / MANIFEST} is damaged: it does not list {META}")

@@ -168,6 +168,9 @@ def _envs(argv: list[str]) -> int:
     from envs import catalogue
     from envs.registry import native_games, source_forms
 
+    for pattern in options.patterns:
+        if not catalogue.matching([pattern]):
+            raise UserError(f"no game matches {pattern!r}; `selfplay envs` lists ours, and docs/games.md all")
     if options.check:
         entries = [*catalogue.catalogue(options.patterns)]
         report = {"games": [entry._asdict() for entry in entries]}
@@ -177,5 +180,7 @@ def _envs(argv: list[str]) -> int:
     if options.json:
         print(json.dumps({"games": names}))
     else:
+        from selfplay import worker  # noqa: F401 (knows the sources of games that need more than `envs`)
+
         print("\n".join(names if options.patterns else [*names, *source_forms()]))
     return 0

@@ -240,7 +240,8 @@ class Worker:
 def make_bot(name: str, env: VectorEnv, parts: Sequence[Part]) -> Seated:
     """`random`, or `bot:NAME` of this game, for each part."""
     if name == RANDOM:
-        return tuple(BotPlayer(random_bot(env.groups[part.group].action_space)) for part in parts)
+        groups = [env.groups[part.group] for part in parts]
+        return tuple(BotPlayer(random_bot(group.action_space, group.points)) for group in groups)
     bot = name.removeprefix(BOT_PREFIX)
     if bot not in env.bots:
         known = [RANDOM, *(BOT_PREFIX + each for each in env.bots)]
