@@ -10,18 +10,18 @@ import contextlib
 import difflib
 import fnmatch
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
+from envs.failures import RAISED, parts
+from envs.masks import MASK, all_legal, divided, has_own_mask, takes_mask, without_mask
 from envs.modules import import_module, one_line
 from envs.python_games import Match, Moment, PythonGames, Seat
-from envs.vector import VectorEnv
+from envs.vector import GameError, VectorEnv
 
-MASK = "action_mask"
 _PACKAGES = ("popgym",)
 """Packages whose ids begin with their name, "popgym-...", and are known once they are imported."""
 
@@ -62,17 +62,41 @@ def _make(id: str, task: str, num_games: int, fresh: bool, kwargs: dict[str, Any
     env = _construct(id, task, kwargs)
     if "render_mode" not in kwargs and "ansi" in env.metadata.get("render_modes", ()):
         kwargs = kwargs | {"render_mode": "ansi"}
-    try:
-        obs, info = env.reset(seed=0)
-    except Exception as error:  # a task may fail in any way
-        raise ValueError(f"game {id!r}: its reset fails: {one_line(error)}") from error
-    has_mask = MASK in info and isinstance(env.action_space, spaces.Discrete)
-    seats = [Seat("agent", env.observation_space, env.action_space, has_mask)]
+    space, source = env.observation_space, _mask_source(id, env)
+    if source == "obs":
+        assert isinstance(space, gymnasium.spaces.Dict)
+        space = without_mask(space)
+    seats = [Seat("agent", space, env.action_space, source is not None)]
     with contextlib.suppress(Exception):  # it was made for a look only
         env.close()
     return PythonGames(
-        id, lambda: _Task(_construct(id, task, kwargs), has_mask), num_games, seats, [0], fresh=fresh
+        id, lambda: _Task(_construct(id, task, kwargs), source), num_games, seats, [0], fresh=fresh
     )
+
+
+Source = Literal["obs", "info"] | None
+"""Where a task's masks come from."""
+
+
+def _mask_source(id: str, env: gymnasium.Env) -> Source:
+    """Where the masks of the task come from, as its spaces and its first reset show."""
+    try:
+        _, info = _reset_parts(env.reset(seed=0))
+    except GameError as error:
+        raise ValueError(f"game {id!r}: {error}") from error
+    except RAISED as error:
+        raise ValueError(f"game {id!r}: its reset fails: {one_line(error)}") from error
+    if has_own_mask(env.observation_space, env.action_space):
+        return "obs"
+    return "info" if MASK in info and takes_mask(env.action_space) else None
+
+
+def _reset_parts(result: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Observation and info; an observation alone, as in Gym's old interface, is refused."""
+    obs, info = parts("reset", result, ("observation", "info"))
+    if not isinstance(info, Mapping):
+        raise GameError(f"reset must return (observation, info), info being a dict, not {info!r:.80}")
+    return obs, info
 
 
 def _construct(id: str, task: str, kwargs: dict[str, Any]) -> gymnasium.Env:
@@ -81,45 +105,64 @@ def _construct(id: str, task: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
     try:
         return gymnasium.make(task, **{"disable_env_checker": True} | kwargs)
-    except Exception as error:  # a constructor may fail in any way
+    except RAISED as error:
         raise ValueError(f"game {id!r}: cannot be made: {one_line(error)}") from error
+
+
+_STEP = ("observation", "reward", "terminated", "truncated", "info")
 
 
 class _Task(Match):
     """One episode of a task."""
 
-    def __init__(self, env: gymnasium.Env, has_mask: bool) -> None:
+    def __init__(self, env: gymnasium.Env, masks: Source) -> None:
         self._env = env
-        self._has_mask = has_mask
-        self._last = "nothing"
+        self._masks = masks
+        self._takes_mask = takes_mask(env.action_space)
+        self._last: tuple[Any, Any] | None = None  # action and reward
 
     def reset(self, seed: int) -> Moment:
-        obs, info = self._env.reset(seed=seed % 2**31)  # some tasks take no larger seeds
-        self._last = "nothing"
-        return Moment([0], {0: obs}, self._mask(info))
+        obs, info = _reset_parts(self._env.reset(seed=seed % 2**31))  # some tasks take no larger seeds
+        self._last = None
+        return self._shown(Moment([0], {}), obs, info)
 
     def step(self, actions: dict[int, Any]) -> Moment:
-        obs, reward, terminated, truncated, info = self._env.step(actions[0])
-        self._last = f"{actions[0]}, reward {float(reward):g}"
-        return Moment(
+        obs, reward, terminated, truncated, info = parts("step", self._env.step(actions[0]), _STEP)
+        self._last = actions[0], reward
+        moment = Moment(
             [] if terminated or truncated else [0],
-            {0: obs},
-            self._mask(info),
-            {0: float(reward)},
-            [0] if terminated else [],
-            [0] if truncated else [],
+            {},
+            reward={0: reward},
+            terminated=[0] if terminated else [],
+            truncated=[0] if truncated else [],
         )
+        return self._shown(moment, obs, info)
 
-    def _mask(self, info: dict[str, Any]) -> dict[int, Any]:
-        if not self._has_mask:
-            return {}
-        mask = info.get(MASK)
-        return {0: np.ones(self._env.action_space.n, np.bool_) if mask is None else mask}  # type: ignore[attr-defined]
+    def _shown(self, moment: Moment, obs: Any, info: Any) -> Moment:
+        """The moment with what the agent sees and may do."""
+        given = info.get(MASK) if isinstance(info, Mapping) else None
+        if self._masks == "obs":
+            if not isinstance(obs, Mapping) or MASK not in obs:
+                raise GameError(f"seat 0: the observation has no {MASK!r}, though its space has one")
+            obs, mask = divided(obs)
+            moment.mask = {0: mask}
+        elif self._masks == "info":
+            moment.mask = {0: all_legal(self._env.action_space) if given is None else given}
+        elif given is not None and self._takes_mask:
+            raise GameError(f"step's info has an {MASK!r}, but that of reset has none; give it in both")
+        moment.obs = {0: obs}
+        return moment
 
     def render(self) -> str:
         """The task's own text where it has one, else what was done last."""
         drawn = self._env.render() if self._env.render_mode == "ansi" else None
-        return drawn if isinstance(drawn, str) else f"last action: {self._last}"
+        return drawn if isinstance(drawn, str) else f"last action: {self._done()}"
+
+    def _done(self) -> str:
+        if self._last is None:
+            return "nothing"
+        action, reward = self._last
+        return f"{action}, reward {np.ravel(reward)[0]:g}"
 
     def close(self) -> None:
         self._env.close()

@@ -16,7 +16,7 @@ def import_module(id: str, name: str) -> ModuleType:
     """The module called `name`; ValueError of one line, with the game's id, if it cannot be imported."""
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a library may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a library may fail in any way while it is imported
         raise ValueError(f"game {id!r}: {_reason(name, error)}") from error
 
 
@@ -25,7 +25,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _reason(name: str, error: Exception) -> str:
+def _reason(name: str, error: BaseException) -> str:
     """Why the module cannot be imported: what to install, or the nearest names there are."""
     top = name.partition(".")[0]
     if not exists(top):

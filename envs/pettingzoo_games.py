@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from envs.failures import RAISED, describe, parts
+from envs.masks import MASK, all_legal, divided, has_own_mask, takes_mask, without_mask
 from envs.modules import exists, import_module, modules_of, one_line
 from envs.python_games import Match, Moment, PythonGames, Seat
-from envs.vector import VectorEnv
-
-MASK = "action_mask"
+from envs.vector import GameError, VectorEnv
 
 _COOPERATIVE = (
     "*.cooperative_pong_v*", "*.knights_archers_zombies_v*", "*.pistonball_v*", "*.multiwalker_v*",
@@ -110,10 +110,13 @@ def _make(
         kwargs = kwargs | {"render_mode": "ansi"}
     agents = getattr(env, "possible_agents", None)
     if not agents:
-        raise ValueError(f"game {id!r}: it must have possible_agents, since its seats are fixed")
+        given = "it has none" if agents is None else f"it is {agents!r}"
+        raise ValueError(
+            f"game {id!r}: possible_agents must name its agents, as its seats are fixed; {given}"
+        )
     names = [str(agent) for agent in agents]
     shown = _first_look(id, env, parallel)
-    seats = [_seat(env, agent, name, shown) for agent, name in zip(agents, names)]
+    seats = [_seat(id, env, agent, name, shown) for agent, name in zip(agents, names)]
     state_space = _state_space(id, env) if options.privileged else None
     kind = ParallelMatch if parallel else AecMatch
     infos_mask = any(MASK in info for info in shown.values())
@@ -149,7 +152,7 @@ def _construct(id: str, module: ModuleType, construct: Callable[..., Any], kwarg
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     try:
         return construct(**kwargs)
-    except Exception as error:  # a constructor may fail in any way
+    except RAISED as error:
         allowed = f"; its kwargs are {', '.join(_kwargs(module))}" if kwargs else ""
         raise ValueError(f"game {id!r}: cannot be made: {one_line(error)}{allowed}") from error
 
@@ -178,20 +181,30 @@ def _first_look(id: str, env: Any, parallel: bool) -> dict[Any, Mapping[str, Any
     """Infos by agent after a reset: they tell whether masks come that way."""
     try:
         result = env.reset(seed=0)
-        infos = result[1] if parallel else env.infos
+        infos = parts("reset", result, _RESET)[1] if parallel else env.infos
         return {agent: info or {} for agent, info in infos.items()}
-    except Exception as error:  # a game may fail in any way
+    except GameError as error:
+        raise ValueError(f"game {id!r}: {error}") from error
+    except RAISED as error:
         raise ValueError(f"game {id!r}: its reset fails: {one_line(error)}") from error
 
 
-def _seat(env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[str, Any]]) -> Seat:
-    space = env.observation_space(agent)
-    has_mask = any(MASK in info for info in infos.values())
-    if isinstance(space, spaces.Dict) and MASK in space.spaces:
-        rest = {key: child for key, child in space.items() if key != MASK}
-        space = rest["observation"] if [*rest] == ["observation"] else spaces.Dict(rest)
-        has_mask = True
-    return Seat(name, space, env.action_space(agent), has_mask)
+_RESET = ("observations", "infos")
+_STEP = ("observations", "rewards", "terminations", "truncations", "infos")
+
+
+def _seat(id: str, env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[str, Any]]) -> Seat:
+    found = []
+    for word in ("observation_space", "action_space"):
+        try:
+            found.append(getattr(env, word)(agent))
+        except RAISED as error:
+            raise ValueError(f"game {id!r}: {word}({agent!r}) fails: {describe(error)}") from error
+    space, action_space = found
+    if has_own_mask(space, action_space):
+        return Seat(name, without_mask(space), action_space, has_mask=True)
+    has_mask = takes_mask(action_space) and any(MASK in info for info in infos.values())
+    return Seat(name, space, action_space, has_mask)
 
 
 def _state_space(id: str, env: Any) -> spaces.Box:
@@ -257,23 +270,36 @@ class _AgentMatch(Match):
         self._agents = list(agents)
         self._seat = {agent: seat for seat, agent in enumerate(agents)}
         self._infos_mask = infos_mask
+        self._masked = {agent for agent in agents if takes_mask(env.action_space(agent))}
         self._has_state = has_state
         self._last: dict[Any, Any] = {}  # agent -> its last action, for render
 
     def _show(self, moment: Moment, agent: Any, obs: Any, info: Mapping[str, Any] | None) -> None:
         """Add what an agent sees to a moment whose obs and mask are dicts."""
-        seat = self._seat[agent]
-        if isinstance(obs, Mapping) and MASK in obs:
-            moment.mask[seat] = obs[MASK]  # type: ignore[index]
-            rest = {key: value for key, value in obs.items() if key != MASK}
-            obs = rest["observation"] if [*rest] == ["observation"] else rest
+        seat = self._seat_of(agent)
+        given = info.get(MASK) if isinstance(info, Mapping) else None
+        if agent not in self._masked:
+            pass
+        elif isinstance(obs, Mapping) and MASK in obs:
+            obs, moment.mask[seat] = divided(obs)  # type: ignore[index]
         elif self._infos_mask:
-            mask = (info or {}).get(MASK)
-            moment.mask[seat] = self._all_legal(agent) if mask is None else mask  # type: ignore[index]
+            moment.mask[seat] = all_legal(self._env.action_space(agent)) if given is None else given  # type: ignore[index]
+        elif given is not None:
+            raise GameError(
+                f"{agent}'s infos have an {MASK!r}, but those of reset have none; give it in both"
+            )
         moment.obs[seat] = obs  # type: ignore[index]
 
-    def _all_legal(self, agent: Any) -> np.ndarray:
-        return np.ones(int(self._env.action_space(agent).n), np.bool_)
+    def _seat_of(self, agent: Any) -> int:
+        if agent not in self._seat:
+            raise GameError(f"agent {agent!r} is not among possible_agents, {self._agents}")
+        return self._seat[agent]
+
+    def _begun(self, moment: Moment) -> Moment:
+        """What a reset shows: somebody is there."""
+        if not self._env.agents:
+            raise GameError("its reset leaves no agents")
+        return moment
 
     def _finish(self, moment: Moment) -> Moment:
         """Once no agent is left, the seats that never ended (or never came) end with the match."""
@@ -300,19 +326,19 @@ class ParallelMatch(_AgentMatch):
     """All living agents act at once."""
 
     def reset(self, seed: int) -> Moment:
-        obs, infos = self._env.reset(seed=seed % 2**31)
+        obs, infos = parts("reset", self._env.reset(seed=seed % 2**31), _RESET)
         self._last = {}
-        return self._moment(obs, infos, Moment([], {}))
+        return self._begun(self._moment(obs, infos, Moment([], {})))
 
     def step(self, actions: dict[int, Any]) -> Moment:
         self._last = {self._agents[seat]: action for seat, action in actions.items()}
-        obs, reward, terminated, truncated, infos = self._env.step(dict(self._last))
+        obs, reward, terminated, truncated, infos = parts("step", self._env.step(dict(self._last)), _STEP)
         moment = Moment(
             [],
             {},
-            reward={self._seat[agent]: value for agent, value in reward.items()},
-            terminated={self._seat[agent] for agent, ends in terminated.items() if ends},
-            truncated={self._seat[agent] for agent, ends in truncated.items() if ends},
+            reward={self._seat_of(agent): value for agent, value in reward.items()},
+            terminated={self._seat_of(agent) for agent, ends in terminated.items() if ends},
+            truncated={self._seat_of(agent) for agent, ends in truncated.items() if ends},
         )
         return self._moment(obs, infos, moment)
 
@@ -320,7 +346,7 @@ class ParallelMatch(_AgentMatch):
         for agent, own in obs.items():
             self._show(moment, agent, own, infos.get(agent))
         ended = {*moment.terminated, *moment.truncated}
-        living = [self._seat[agent] for agent in self._env.agents if agent in obs]
+        living = [self._seat_of(agent) for agent in self._env.agents if agent in obs]
         moment.to_act = [seat for seat in living if seat not in ended]
         return self._finish(moment)
 
@@ -332,7 +358,7 @@ class AecMatch(_AgentMatch):
         self._env.reset(seed=seed % 2**31)
         self._last = {}
         self._paid: dict[Any, float] = dict.fromkeys(self._env.agents, 0.0)  # rewards counted so far
-        return self._moment()
+        return self._begun(self._moment())
 
     def step(self, actions: dict[int, Any]) -> Moment:
         ((_, action),) = actions.items()
@@ -355,14 +381,14 @@ class AecMatch(_AgentMatch):
             if not (env.terminations[agent] or env.truncations[agent]):
                 break
             if env.terminations[agent]:
-                terminated.add(self._seat[agent])
+                terminated.add(self._seat_of(agent))
             else:
-                truncated.add(self._seat[agent])
+                truncated.add(self._seat_of(agent))
                 self._show(moment, agent, env.observe(agent), env.infos.get(agent))
             env.step(None)
             self._count(reward)
         if env.agents:
-            moment.to_act = [self._seat[env.agent_selection]]
+            moment.to_act = [self._seat_of(env.agent_selection)]
             self._show(
                 moment, env.agent_selection, env.observe(env.agent_selection), env.infos[env.agent_selection]
             )
@@ -373,5 +399,6 @@ class AecMatch(_AgentMatch):
         for agent, total in self._env._cumulative_rewards.items():
             earned = total - self._paid.get(agent, 0.0)
             if earned:
-                reward[self._seat[agent]] = reward.get(self._seat[agent], 0.0) + float(earned)
+                seat = self._seat_of(agent)
+                reward[seat] = reward.get(seat, 0.0) + float(earned)
                 self._paid[agent] = total

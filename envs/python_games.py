@@ -16,20 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from envs.failures import describe
+from envs.failures import RAISED, describe
 from envs.native import check_array, check_int, check_restart, copy_state, load_state
 from envs.replays import Replays
-from envs.rows import ActionReader, MaskWriter, RowWriter, check_space, empty_mask, empty_rows
-from envs.vector import Bot, GameError, Group, Tree
+from envs.rows import ActionReader, MaskWriter, RowWriter, empty_rows
+from envs.seats import Seat, check_seats, make_groups
+from envs.vector import Bot, GameError, Tree
 
-
-class Seat(NamedTuple):
-    """What a seat is, fixed for the game."""
-
-    name: str  # such as "adversary_1"; its role is what comes before "_1"
-    observation_space: spaces.Space
-    action_space: spaces.Space
-    has_mask: bool = False  # legal actions come with each decision, for every discrete leaf
+__all__ = ["Match", "Moment", "PythonGames", "Seat"]
 
 
 @dataclass(slots=True)
@@ -80,6 +74,8 @@ class Match(ABC):
         """Let go of what the object holds."""
 
 
+_MOST = float(np.finfo(np.float32).max)
+
 _SAVED, _REPLAYED = b"\0", b"\1"
 """How a match's bytes are to be read."""
 
@@ -112,10 +108,10 @@ class PythonGames:
         check_int(id, "num_games", num_games, 1, None)
         self.id, self.num_games, self.zero_sum = id, num_games, zero_sum
         self.teams = tuple(teams)
+        check_seats(id, seats, self.teams)
         self.seat_names = tuple(seat.name for seat in seats)
         self.bots: Mapping[str, Bot | tuple[Bot, ...]] = dict(bots or {})
-        for seat in seats:
-            _check_seat(id, seat)
+        self._known = frozenset(range(len(seats)))
         self.groups = make_groups(seats, num_games)
         self._rows = [
             _Rows(
@@ -205,23 +201,24 @@ class PythonGames:
             moment = move(self._match(game))
         except GameError as error:
             raise GameError(f"{self.id}, match {game}: {error}") from error
-        except Exception as error:  # a game may raise anything; only its own match is lost
+        except RAISED as error:  # only its own match is lost
             self._drop(game, error)
         else:
             self._show(game, moment)
 
-    def _drop(self, game: int, error: Exception) -> None:
+    def _drop(self, game: int, error: BaseException) -> None:
         """The match is over without a result; its object may be broken, so it is replaced."""
-        with contextlib.suppress(Exception):  # what is broken may also fail to close
+        with contextlib.suppress(*RAISED):  # what is broken may also fail to close
             self._close(game)
         self.over[game] = self.dropped[game] = True
         self.cause = f"match {game}: {describe(error)}"
 
     def _show(self, game: int, moment: Moment) -> None:
         """Write what a match shows into the arrays; the rows were cleared before."""
+        self._check_moment(game, moment)
         ended = self._ended[game]
         for seat, reward in moment.reward.items():
-            self.reward[game, seat] = reward
+            self.reward[game, seat] = self._paid(game, seat, reward)
         for seat in moment.terminated:
             self.terminated[game, seat] = not ended[seat]
         for seat in moment.truncated:
@@ -236,6 +233,33 @@ class PythonGames:
         if not self.over[game] and not len(moment.to_act):
             raise GameError(f"{self.id}, match {game}: nobody is to act in a match in play")
         self._write(game, moment)
+
+    def _check_moment(self, game: int, moment: Moment) -> None:
+        """What a match gave is a Moment that names seats of the game only."""
+        if not isinstance(moment, Moment):
+            raise GameError(
+                f"{self.id}, match {game}: reset and step must return a Moment, not {moment!r:.80}"
+            )
+        for name in ("to_act", "reward", "terminated", "truncated"):
+            seats = getattr(moment, name)
+            try:
+                sound = self._known.issuperset(seats)
+            except TypeError:  # no collection, or not of numbers
+                sound = False
+            if not sound:
+                allowed = f"allowed are seats from 0 to {len(self._known) - 1}"
+                raise GameError(f"{self.id}, match {game}: {name} is {seats!r:.80}; {allowed}")
+
+    def _paid(self, game: int, seat: int, reward: Any) -> float:
+        """The reward as a number, which float32 must hold."""
+        if not isinstance(reward, float | int):
+            with contextlib.suppress(TypeError, ValueError):  # no array at all: refused below
+                number = np.asarray(reward)
+                reward = number.item() if number.dtype.kind in "biuf" and number.size == 1 else reward
+        if not isinstance(reward, float | int) or not abs(reward) <= _MOST:
+            where = f"{self.id}, match {game}, seat {seat}"
+            raise GameError(f"{where}: the reward is {reward!r:.80}; allowed are finite numbers of float32")
+        return reward
 
     def _write(self, game: int, moment: Moment) -> None:
         """Observations of seats to act or truncated, masks of seats to act, the view of the whole game."""
@@ -290,7 +314,7 @@ class PythonGames:
             own = saved["saved"][game, : saved["saved_size"][game]].tobytes()
             try:
                 self._restore(game, own)
-            except Exception as error:  # a game may raise anything; only its own match is lost
+            except RAISED as error:  # only its own match is lost
                 self._clear(np.array([game]))
                 self._drop(game, error)
 
@@ -335,45 +359,3 @@ def _reset(match: Match, seed: int) -> Moment:
 
 def _step(match: Match, actions: dict[int, Any]) -> Moment:
     return match.step(actions)
-
-
-def role(name: str) -> str:
-    """A seat's name without a trailing number: "adversary_1" -> "adversary"."""
-    stem, _, number = name.rpartition("_")
-    return stem if stem and number.isdigit() else name
-
-
-def make_groups(seats: Sequence[Seat], num_games: int) -> tuple[Group, ...]:
-    """Seats with equal spaces and masks together, called after their common role, else "seat"."""
-    members: list[list[int]] = []
-    for seat, (_, *spaces_and_mask) in enumerate(seats):
-        for group in members:
-            if [*seats[group[0]][1:]] == spaces_and_mask:
-                group.append(seat)
-                break
-        else:
-            members.append([seat])
-    roles = [{role(seats[seat].name) for seat in group} for group in members]
-    names = [next(iter(own)) if len(own) == 1 else "seat" for own in roles]
-    groups = []
-    for name, group in zip(names, members):
-        one = seats[group[0]]
-        groups.append(
-            Group(
-                name if names.count(name) == 1 else one.name,
-                tuple(group),
-                one.observation_space,
-                one.action_space,
-                empty_rows(one.observation_space, num_games, len(group)),
-                empty_mask(one.action_space, num_games, len(group)) if one.has_mask else {},
-            )
-        )
-    return tuple(groups)
-
-
-def _check_seat(id: str, seat: Seat) -> None:
-    for word, space in (("observation", seat.observation_space), ("action", seat.action_space)):
-        try:
-            check_space(space)
-        except ValueError as error:
-            raise ValueError(f"{id}, seat {seat.name!r}, {word}: {error}") from error

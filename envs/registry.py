@@ -76,7 +76,7 @@ def _load(id: str, target: str) -> EnvFactory:
         raise ValueError(f"game {id!r} must have the form {_SOURCES['python'][0]}")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported
         raise ValueError(f"game {id!r}: cannot import {module_name}: {one_line(error)}") from error
     if not hasattr(module, name):
         raise ValueError(f"game {id!r}: {module_name} has no {name!r}{_nearest(name, vars(module))}")

@@ -25,6 +25,8 @@ def check_space(space: spaces.Space) -> None:
                 f"{_named('the space', path)} is {leaf}; allowed are Box, Discrete, MultiDiscrete, "
                 "MultiBinary, and Dict and Tuple of them"
             )
+        if 0 in (leaf.shape or ()):
+            raise ValueError(f"{_named('the space', path)} is {leaf}, which holds nothing; leave it out")
 
 
 def num_choices(space: spaces.Space) -> list[int]:
@@ -92,7 +94,10 @@ class MaskWriter:
         for path, mask in self._rows.items():
             given = value
             for key in path.split("/") if path else ():
-                given = given[int(key) if isinstance(given, tuple | list) else key]
+                try:
+                    given = given[int(key) if isinstance(given, tuple | list) else key]
+                except (KeyError, IndexError, TypeError, ValueError):
+                    raise ValueError(f"the mask has no part {path!r}: {value!r:.80}") from None
             if isinstance(given, tuple | list) and len(given) and np.ndim(given[0]) > 0:
                 given = np.concatenate([np.asarray(part).ravel() for part in given])
             mask[place] = _fit(given, mask.shape[len(place) :], mask.dtype, _named("mask", path))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.failures import RAISED
 from envs.vector import GameError, Tree, VectorEnv
 from policies.spaces import PREVIOUS_ACTION, PREVIOUS_REWARD, leaves
 from selfplay.fragments import Fragment, concatenate
@@ -162,7 +163,7 @@ class Matches:
             call(*arguments)
         except GameError:
             raise
-        except Exception as error:  # a user's game may fail in any way
+        except RAISED as error:  # a user's game may fail in any way
             raise _GameFailure from error
 
     def _drop_failed(self, lanes: Sequence[Lanes] | None) -> None:

@@ -197,7 +197,7 @@ def _open(
     """An environment of its own copy of env_config."""
     try:
         env = make_env(EnvContext(dict(env_config), worker_index=0))
-    except Exception as error:  # a user's constructor may fail in any way
+    except (Exception, SystemExit) as error:  # a user's constructor may fail in any way
         raise ValueError(f"game {id!r} cannot be made of {dict(env_config)}: {one_line(error)}") from error
     if not isinstance(env, MultiAgentEnv):
         kind = type(env).__name__

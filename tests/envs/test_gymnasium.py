@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 from envs import registry
 from envs.conformance import check
@@ -142,3 +142,109 @@ def test_mistakes_are_one_line(task, kwargs, message):
     assert str(caught.value).startswith(f"game 'gymnasium:{task}': ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Own(gymnasium.Env):
+    """Five moves of four or of two times two choices; what is legal comes where `mask` says."""
+
+    def __init__(self, reset=None, step=None, mask="", reward=1.0, act=None, quits=False):
+        self.given = {"reset": reset, "step": step}
+        self.mask, self.reward, self.quits = mask, reward, quits
+        self.action_space = act or (MultiDiscrete([2, 2]) if "parts" in mask else Discrete(4))
+        self.observation_space = box = Box(0, 9, (1,), np.float32)
+        if mask == "obs":
+            self.observation_space = Dict({"observation": box, "action_mask": Box(0, 1, (4,), np.int8)})
+        elif mask == "beside":
+            self.observation_space = Dict({"x": box, "y": box, "action_mask": Box(0, 1, (4,), np.int8)})
+
+    def shown(self):
+        x, legal = np.full(1, self.moves, np.float32), np.array([1, 0, 1, 0], np.int8)
+        obs = {
+            "obs": {"observation": x, "action_mask": legal},
+            "beside": {"x": x, "y": x, "action_mask": legal},
+        }
+        infos = {
+            "info": legal,
+            "parts": (legal[:2], legal[2:]),
+            "flat parts": legal,
+            "late": legal if self.moves else None,
+        }
+        mask = infos.get(self.mask)
+        return obs.get(self.mask, x), {} if mask is None else {"action_mask": mask}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.moves = 0
+        obs, info = self.shown()
+        return self.given["reset"](obs, info) if self.given["reset"] else (obs, info)
+
+    def step(self, action):
+        assert "late" in self.mask or not self.mask or not (np.asarray(action) % 2).any(), "illegal"
+        if self.quits:
+            raise SystemExit(3)
+        self.moves += 1
+        result = (*self.shown(), self.reward, self.moves == 5, False)
+        obs, info, reward, terminated, truncated = result
+        result = obs, reward, terminated, truncated, info
+        return self.given["step"](*result) if self.given["step"] else result
+
+
+@pytest.fixture
+def own():
+    """(num_games, **kwargs of Own) -> the game."""
+    gymnasium.register("Own-v0", entry_point=Own)
+    yield lambda num_games, **kwargs: registry.make("gymnasium:Own-v0", num_games, **kwargs)
+    del gymnasium.registry["Own-v0"]
+
+
+@pytest.mark.parametrize("mask", ["obs", "beside", "info", "parts", "flat parts"])
+def test_masks_are_taken_wherever_they_come(own, mask):
+    check(lambda num_games: own(num_games, mask=mask), num_games=3, num_steps=20)
+    env = own(2, mask=mask)
+    env.restart(np.arange(2), np.arange(2, dtype=np.uint64))
+    assert env.groups[0].mask[""][0, 0].tolist() == [True, False, True, False]
+    assert [*env.groups[0].obs] == (["x", "y"] if mask == "beside" else [""])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (
+            {"reset": lambda obs, info: obs},
+            "reset must return (observation, info), not one value, array([0.]",
+        ),
+        ({"reset": lambda obs, info: (obs, info, 1)}, "reset must return (observation, info), not 3 values"),
+        ({"reset": lambda obs, info: (obs, None)}, "info being a dict, not None"),
+        (
+            {"step": lambda obs, reward, end, cut, info: (obs, reward, end, info)},
+            "match 0: step must return (observation, reward, terminated, truncated, info), not 4 values",
+        ),
+        ({"mask": "late"}, "match 0: step's info has an 'action_mask', but that of reset has none"),
+        ({"act": Box(-1, 1, (0,))}, "(0,), float32), which holds nothing; leave it out"),
+        ({"reward": None}, "match 0, seat 0: the reward is None; allowed are finite numbers"),
+        ({"reward": "1"}, "match 0, seat 0: the reward is '1'; allowed are finite numbers"),
+        ({"reward": np.ones(3)}, "match 0, seat 0: the reward is array([1., 1., 1.]); allowed"),
+        ({"reward": 1e300}, "match 0, seat 0: the reward is 1e+300; allowed are finite numbers of float32"),
+        ({"reward": float("nan")}, "match 0, seat 0: the reward is nan; allowed"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_mistakes_of_an_own_task_are_one_line(own, kwargs, message):
+    def play():
+        env = own(2, **kwargs)
+        env.restart(np.arange(2), np.zeros(2, np.uint64))
+        env.step(({"": np.zeros((2, 1), np.int64)},))
+
+    with pytest.raises(ValueError) as caught:
+        play()
+    assert "gymnasium:Own-v0" in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_exits_drops_its_match(own):
+    env = own(1, quits=True)
+    env.restart(np.arange(1), np.zeros(1, np.uint64))
+    env.step(({"": np.zeros((1, 1), np.int64)},))
+    assert env.dropped[0]
+    assert "SystemExit: 3 (test_gymnasium.py" in env.cause

@@ -399,3 +399,79 @@ def test_a_view_out_of_its_bounds_is_named():
         GameError, match=r"own_turns, match 0, seat 1: obs '' is 100 at \[0\]; allowed are 0 to 99"
     ):
         env.step(({"": np.zeros((2, 3), np.int64)},))
+
+
+class Breaks(ParallelEnv):
+    """Two agents for three steps, one thing being wrong."""
+
+    metadata = {"name": "breaks"}  # noqa: RUF012
+    render_mode = None
+
+    def __init__(self, wrong):
+        self.wrong = wrong
+        self.possible_agents = [] if wrong == "nobody" else ["red", "blue"]
+        self.agents = []
+
+    def observation_space(self, agent):
+        if self.wrong == "space":
+            raise KeyError(agent)
+        return Box(0, 9, (1,), np.float32)
+
+    def action_space(self, agent):
+        return Discrete(2)
+
+    def everyone(self, value):
+        return dict.fromkeys(self.agents, value)
+
+    def reset(self, seed=None, options=None):
+        if self.wrong == "exit":
+            raise SystemExit(3)
+        self.agents = [] if self.wrong == "empty" else self.possible_agents[:]
+        obs = self.everyone(np.zeros(1, np.float32))
+        return obs if self.wrong == "old reset" else (obs, self.everyone({}))
+
+    def step(self, actions):
+        reward = self.everyone(None if self.wrong == "reward" else 1.0)
+        if self.wrong == "stranger":
+            reward["green"] = 1.0
+        info = self.everyone({"action_mask": np.ones(2, np.int8)} if self.wrong == "late mask" else {})
+        result = self.everyone(np.zeros(1, np.float32)), reward, self.everyone(False), self.everyone(False)
+        if self.wrong == "new agent":
+            self.agents = [*self.agents, "green"]
+            result[0]["green"] = np.zeros(1, np.float32)
+        return result if self.wrong == "old step" else (*result, info)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("nobody", "possible_agents must name its agents, as its seats are fixed; it is []"),
+        ("space", "observation_space('red') fails: KeyError: 'red' (test_pettingzoo.py:"),
+        ("exit", "its reset fails: SystemExit: 3"),
+        ("empty", "match 0: its reset leaves no agents"),
+        ("old reset", "reset must return (observations, infos), not one value, {'red':"),
+        (
+            "old step",
+            "match 0: step must return (observations, rewards, terminations, truncations, infos), not",
+        ),
+        ("stranger", "match 0: agent 'green' is not among possible_agents, ['red', 'blue']"),
+        ("new agent", "match 0: agent 'green' is not among possible_agents, ['red', 'blue']"),
+        ("reward", "match 0, seat 0: the reward is None; allowed are finite numbers"),
+        ("late mask", "match 0: red's infos have an 'action_mask', but those of reset have none"),
+    ],
+)
+def test_mistakes_of_an_own_game_are_one_line(monkeypatch, wrong, message):
+    module = types.ModuleType("own_breaks")
+    module.parallel_env = Breaks
+    monkeypatch.setitem(sys.modules, "own_breaks", module)
+
+    def play():
+        env = make("own_breaks", 1, wrong=wrong)
+        env.restart(np.arange(1), np.zeros(1, np.uint64))
+        env.step(({"": np.zeros((1, 2), np.int64)},))
+
+    with pytest.raises(ValueError) as caught:
+        play()
+    assert "pettingzoo:own_breaks" in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

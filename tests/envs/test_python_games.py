@@ -7,9 +7,10 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 from envs.conformance import check
-from envs.python_games import Match, Moment, PythonGames, Seat, role
+from envs.python_games import Match, Moment, PythonGames, Seat
 from envs.random_play import random_actions
 from envs.rows import ActionReader, MaskWriter, RowWriter, empty_mask, empty_rows
+from envs.seats import role
 from envs.vector import GameError
 
 OBS = Dict(x=Box(-9.0, 9.0, (2,)), n=Discrete(9))
@@ -249,6 +250,12 @@ def shows(obs=None, mask=None, acts=(0,), **kwargs) -> type[Match]:
         (shows({"x": [[1], [1, 2]], "n": 0}), r"obs 'x' is .*inhomogeneous"),
         (shows(mask=np.ones(4, bool)), r"match 0, seat 0: mask is bool \(4,\), not bool \(3,\)"),
         (shows(mask=[0.5, 1, 1]), r"mask is float64 \(3,\), which bool cannot hold"),
+        (shows(acts=(0, 9)), r"match 0: to_act is \(0, 9\); allowed are seats from 0 to 2"),
+        (shows(acts=(0, -1)), r"match 0: to_act is \(0, -1\); allowed are seats"),
+        (shows(acts=0), "match 0: to_act is 0; allowed are seats from 0 to 2"),
+        (shows(reward={3: 1.0}), r"match 0: reward is \{3: 1.0\}; allowed are seats from 0 to 2"),
+        (shows(truncated=("red",)), r"match 0: truncated is \('red',\); allowed are seats from 0 to 2"),
+        (shows(reward={0: 1e39}), r"match 0, seat 0: the reward is 1e\+39; allowed are finite numbers"),
         (shows(acts=()), "match 0: nobody is to act in a match in play"),
         (shows(acts=(1,)), "match 0, seat 1: it has no observation"),
         (shows(acts=(0,), terminated=(0,)), "match 0, seat 0: is to act after its episode ended"),
@@ -259,6 +266,47 @@ def test_what_does_not_fit_is_a_game_error(match, message):
     with pytest.raises(GameError, match=message) as caught:
         start(env, [0])
     assert str(caught.value).startswith("race, match 0")
+
+
+def test_what_is_no_moment_is_a_game_error():
+    class Nothing(Race):
+        def reset(self, seed):
+            return None
+
+    with pytest.raises(GameError, match="race, match 0: reset and step must return a Moment, not None"):
+        start(race(1, Nothing), [0])
+
+
+@pytest.mark.parametrize(
+    ("seats", "teams", "message"),
+    [
+        ([], [], "own: there are no seats; a game needs one at least"),
+        ([("a", Discrete(2), Discrete(2))], [0], r"own: seats\[0\] is \('a', .*; it must be a Seat"),
+        ([Seat(0, Discrete(2), Discrete(2))], [0], r"own: seats\[0\] is Seat\(name=0, .*whose name is text"),
+        (
+            [Seat("a", Discrete(2), Discrete(2))],
+            [0, 1],
+            r"own: teams \(0, 1\) must be a number for each of the 1",
+        ),
+        ([Seat("a", Discrete(2), Box(0, 1, (0,)))], [0], "own, seat 'a', action: .* which holds nothing"),
+        ([Seat("a", Box(0, 1, (2, 0)), Discrete(2))], [0], "own, seat 'a', observation: .* holds nothing"),
+    ],
+)
+def test_seats_that_cannot_be_are_refused(seats, teams, message):
+    with pytest.raises(ValueError, match=message):
+        PythonGames("own", Race, 1, seats, teams)
+
+
+def test_a_match_that_exits_is_dropped():
+    class Exits(Race):
+        def step(self, actions):
+            raise SystemExit("enough")
+
+    env = race(1, Exits)
+    start(env, [0])
+    env.step(moves(env, 2))
+    assert env.dropped.all()
+    assert "SystemExit: enough (test_python_games.py" in env.cause
 
 
 def test_values_that_lose_nothing_are_taken():
