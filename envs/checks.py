@@ -64,6 +64,31 @@ class _Group(NamedTuple):
     mask: list[tuple[str, np.ndarray, np.ndarray]]  # path, [B, S, n], where each part begins
 
 
+class _Pointer(NamedTuple):
+    """An action leaf that chooses an entity, by no mask but that of the set."""
+
+    group: int
+    path: str
+    to: str
+    present: np.ndarray  # [B, S, E]
+
+
+def _pointers(number: int, group: Group) -> list[_Pointer]:
+    return [
+        _Pointer(number, path, to, group.obs[f"{to}_mask"])
+        for path, to in group.points.items()
+        if path not in group.mask
+    ]
+
+
+def _used(path: str, group: Group, actions: Tree) -> np.ndarray:
+    """[B, S] bool: what was chosen in other leaves uses this one; one that is not used, uses nothing."""
+    used = np.full(next(iter(actions.values())).shape[:2], path not in group.uses)
+    for primary, choices in group.uses.get(path, {}).items():
+        used |= np.isin(actions[primary], choices) & _used(primary, group, actions)
+    return used
+
+
 class Checked:
     """A game whose every view is checked before anybody plays on; all else is the game's own."""
 
@@ -76,6 +101,7 @@ class Checked:
         self.terminated, self.truncated = env.terminated, env.truncated
         self._ended = np.ones_like(env.to_act)  # [B, A] the seat's episode in the slot's match has ended
         self._groups = [_group(group) for group in env.groups]
+        self._pointers = [pointer for k, group in enumerate(env.groups) for pointer in _pointers(k, group)]
 
     def __getattr__(self, name: str) -> Any:
         """Members beyond the protocol, which not every game has."""
@@ -89,6 +115,7 @@ class Checked:
         self._check()
 
     def step(self, actions: tuple[Tree, ...]) -> None:
+        self._check_pointers(actions)
         self._env.step(actions)
         self._ended |= self.terminated
         self._ended |= self.truncated
@@ -132,6 +159,19 @@ class Checked:
         if flags.any():
             game, seat = np.argwhere(flags)[0].tolist()
             raise GameError(f"{self.id}, match {game}, seat {seat}: {message}")
+
+    def _check_pointers(self, actions: tuple[Tree, ...]) -> None:
+        """Nobody who acts points to an entity where none is; where it is not used it may point anywhere."""
+        for pointer in self._pointers:
+            seats = self._groups[pointer.group].seats
+            lost = self.to_act[:, seats] & ~pointer.present.any(axis=2)
+            if not lost.any():
+                continue
+            lost &= _used(pointer.path, self.groups[pointer.group], actions[pointer.group])
+            if lost.any():
+                game, place = np.argwhere(lost)[0].tolist()
+                where = f"{self.id}, match {game}, seat {seats[place]}"
+                raise GameError(f"{where}: action {pointer.path!r} points to {pointer.to!r}, where nobody is")
 
     def _check_obs(self, group: _Group, shown: np.ndarray) -> None:
         """Rows [B, S] that are shown lie inside their bounds; nan and inf never do."""

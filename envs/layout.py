@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import DTypeLike
 
 from envs.leaves import leaf_spaces
-from envs.rows import num_choices
+from envs.rows import check_space, num_choices
 from envs.vector import GameError, Group, VectorEnv
 
 MEMBERS = sorted(
@@ -50,6 +50,7 @@ def _require(holds: bool | np.bool_, env: VectorEnv, message: str) -> None:
 def _check_seats(env: VectorEnv) -> None:
     """Teams, groups and names of the seats."""
     teams, num_seats = env.teams, len(env.teams)
+    _require(num_seats > 0, env, "teams is empty; a game needs one seat at least")
     _require(sorted(set(teams)) == list(range(len(set(teams)))), env, f"teams {teams} are not 0, 1, ..")
     seats = [seat for group in env.groups for seat in group.seats]
     _require(
@@ -67,6 +68,11 @@ def _check_group(env: VectorEnv, group: Group) -> None:
     """Obs and mask leaves fit the group's spaces, and so does what is said of its actions."""
     rows = (env.num_games, len(group.seats))
     action_leaves = leaf_spaces(group.action_space)
+    for space in (group.observation_space, group.action_space):
+        try:
+            check_space(space)
+        except ValueError as error:
+            raise GameError(f"{env.id}, group {group.name}: {error}") from error
     _check_tree(env, "obs", group.obs, group.observation_space, rows)
     for path, mask in group.mask.items():
         _require(path in action_leaves, env, f"mask {path!r} is of no action leaf ({[*action_leaves]})")

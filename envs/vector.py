@@ -40,7 +40,8 @@ class Group:
     mask: Tree = field(default_factory=dict)  # discrete action leaf -> [B, S, n] bool, legal; may be empty
     # Action leaf -> {primary leaf -> its choices that use the leaf}: elsewhere its value does not matter.
     uses: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
-    points: Mapping[str, str] = field(default_factory=dict)  # action leaf -> obs path of the set it points to
+    # Action leaf -> obs path of the set it points to. Legal are those present, or what the leaf's mask says.
+    points: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

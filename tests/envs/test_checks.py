@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
@@ -186,3 +188,48 @@ def test_a_sound_game_is_the_same_game():
     inner = ConnectFour(2)
     inner.cause = "x"
     assert Checked(inner, 2).cause == "x"
+
+
+class Pointing(Plain):
+    """Who shoots (1 of "do") points to one of three units; who waits (0) to nobody."""
+
+    def __init__(self, num_games, *, masked=False):
+        super().__init__(num_games)
+        units = Dict(units=Box(-1, 1, (3, 2)), units_mask=MultiBinary(3))
+        acts = Dict(do=Discrete(2), target=Discrete(3))
+        obs = {
+            "units": np.zeros((num_games, 3, 3, 2), np.float32),
+            "units_mask": np.zeros((num_games, 3, 3), np.int8),
+        }
+        mask = {"target": np.ones((num_games, 3, 3), bool)} if masked else {}
+        uses, points = {"target": {"do": [1]}}, {"target": "units"}
+        self.groups = (Group("all", (0, 1, 2), units, acts, obs, mask, uses, points),)
+
+
+def test_pointing_where_nobody_is_is_named_unless_it_is_not_used_or_a_mask_allows_it():
+    do = np.zeros((2, 3), np.int64)
+    leaves = ({"do": do, "target": np.full((2, 3), -1)},)
+    games = np.arange(2), np.zeros(2, np.uint64)
+    env, masked = Checked(Pointing(2), 2), Checked(Pointing(2, masked=True), 2)
+    for each in (env, masked):
+        each.restart(*games)
+        each.step(leaves)  # nobody shoots
+    do[1, 2] = 1
+    masked.step(leaves)
+    with pytest.raises(
+        GameError, match=r"^plain, match 1, seat 2: action 'target' points to 'units', where nobody is$"
+    ):
+        env.step(leaves)
+    env.groups[0].obs["units_mask"][1, 2, 0] = 1
+    env.step(leaves)
+
+
+def test_games_without_seats_or_with_empty_leaves_are_refused():
+    nobody, empty = Plain(1), Plain(1)
+    nobody.teams, nobody.groups = (), ()
+    with pytest.raises(GameError, match=r"^plain: teams is empty; a game needs one seat at least$"):
+        Checked(nobody, 1)
+    group = empty.groups[1]
+    empty.groups = (empty.groups[0], dataclasses.replace(group, action_space=Box(0, 1, (0,)), mask={}))
+    with pytest.raises(GameError, match=r"plain, group single: the space is .* which holds nothing"):
+        Checked(empty, 1)
