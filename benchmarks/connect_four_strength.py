@@ -54,6 +54,7 @@ class MctsPlayer:
     """
 
     state_shape = NO_STATE
+    extras: tuple[str, ...] = ()
 
     def __init__(self, simulations: int) -> None:
         try:

@@ -111,7 +111,7 @@ def test_mistakes_of_resume(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["train"], "Give CONFIG, a TOML file or one of connect_four, "),
+        (["train"], "Give CONFIG, a TOML file or one of "),
         (["train", "conect_four"], "nearest: connect_four"),
         (["train", "connect_four", "--stop.agent-step", "5"], "step; nearest: --stop.agent-steps"),
         (["train", "connect_four", "--stop.agent-step=5"], "nearest: --stop.agent-steps"),

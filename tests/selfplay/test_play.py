@@ -318,7 +318,7 @@ def test_arguments_for_training_only_are_left_out(tmp_path, capsys):
         (["{run}", "random", "--game", "7"], ["unknown option --game; nearest: --games"]),
         (["{run}", "random", "--save-replay", "nowhere/match.json"], ["no folder nowhere"]),
         (["{run}", "human", "--render"], ["without people"]),
-        (["{run}/checkpoints/iteration-00000004", "random"], ["iteration-00000004", "newest good"]),
+        (["{run}/checkpoints/iteration-00000004", "random"], ["iteration-00000004", "newest: "]),
         (["{run}/checkpoints", "random"], ["not a run directory"]),
     ],
 )
