@@ -14,9 +14,9 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numba import njit
 
-from envs.native import check_array, check_choice, check_int, check_restart, copy_state, load_state
+from envs import native
 from envs.random_bits import next_random, unit_float
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 GRAVITY = 9.8
 POLE_MASS = 0.1
@@ -63,10 +63,8 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray) -> None:
             m.physics[game, quantity] = START * (2 * unit_float(bits) - 1)
         m.num_steps[game] = 0
         m.to_act[game] = True
-        m.reward[game] = 0
-        m.terminated[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
         m.truncated[game] = False
-        m.over[game] = False
         _show(m, game)
 
 
@@ -137,53 +135,45 @@ class CartPole:
     max_return = float(MAX_STEPS)
 
     def __init__(self, num_games: int, *, mask_velocity: bool = False) -> None:
-        check_int(self.id, "num_games", num_games, 1, None)
-        check_choice(self.id, "mask_velocity", mask_velocity, (False, True))
+        native.check_int(self.id, "num_games", num_games, 1, None)
+        native.check_choice(self.id, "mask_velocity", mask_velocity, (False, True))
         self.num_games = num_games
         width = 2 if mask_velocity else 4
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             physics=np.zeros((num_games, 4)),
             num_steps=np.zeros(num_games, np.int64),
             obs=np.zeros((num_games, 1, width), np.float32),
-            to_act=np.zeros((num_games, 1), np.bool_),
-            reward=np.zeros((num_games, 1), np.float32),
-            terminated=np.zeros((num_games, 1), np.bool_),
             truncated=np.zeros((num_games, 1), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 1),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = self._matches.truncated
-        self.over = self._matches.over
+        self.to_act, self.reward, self.over = m.to_act, m.reward, m.over
+        self.terminated, self.truncated = m.terminated, m.truncated
         bound = np.array([2 * MAX_X, np.inf, 2 * MAX_ANGLE, np.inf], np.float32)[:: 4 // width]
         space = Box(-bound, bound, dtype=np.float32)
-        self.groups = (Group("player", (0,), space, Discrete(2), {"": self._matches.obs}),)
+        self.groups = (Group("player", (0,), space, Discrete(2), {"": m.obs}),)
         # The bot reads velocities.
         self.bots: Mapping[str, Bot] = {} if mask_velocity else {"linear": linear}
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64 from seeds [K] uint64."""
-        _restart(self._matches, *check_restart(self.id, self.num_games, games, seeds))
+        _restart(self._matches, *native.check_restart(self.id, self.num_games, games, seeds))
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Push by action "" [B, 1] int64; if one is illegal, nothing moves."""
         action = actions[0][""]
-        check_array(self.id, "the action", action, self.to_act.shape, np.int64)
+        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
         game = _first_illegal(self._matches, action)
         if game >= 0:
-            raise GameError(
-                f"{self.id}, match {game}, seat 0: action {action[game, 0]} is illegal; legal are [0, 1]"
-            )
+            raise native.illegal_action(self.id, game, 0, action[game, 0], [0, 1])
         _step(self._matches, action)
 
     def state(self) -> Tree:
         """A copy of every array that the matches consist of, [B, ...] each."""
-        return copy_state(self._matches._asdict())
+        return native.copy_state(self._matches._asdict())
 
     def set_state(self, state: Tree) -> None:
         """Go on from what `state` of as many games gave."""
-        load_state(self.id, self._matches._asdict(), state)
+        native.load_state(self.id, self._matches._asdict(), state)
 
     def render(self, game: int) -> str:
         """The cart's place between its limits, the pole's angle, and the steps so far."""

@@ -13,8 +13,9 @@ import numpy as np
 from gymnasium.spaces import Discrete, MultiBinary
 from numba import njit
 
+from envs import native
 from envs.random_bits import next_random
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 ROWS = 6
 COLUMNS = 7
@@ -107,22 +108,7 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray, opening_plies: i
         seat = m.ply[game] & 1
         m.to_act[game, seat] = True
         m.to_act[game, 1 - seat] = False
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
-
-
-@njit(cache=True, nogil=True)
-def _first_illegal(m: _Matches, action: np.ndarray) -> int:
-    """The first slot whose acting seat asks for an illegal column in action [B, 2]; -1 if none does."""
-    for game in range(m.over.shape[0]):
-        if m.over[game]:
-            continue
-        seat = m.ply[game] & 1
-        column = action[game, seat]
-        if column < 0 or column >= COLUMNS or not m.mask[game, seat, column]:
-            return game
-    return -1
+        native.clear(game, m.reward, m.terminated, m.over)
 
 
 @njit(cache=True, nogil=True)
@@ -193,70 +179,41 @@ class ConnectFour:
     bots: Mapping[str, Bot] = {"one_ply": one_ply}
 
     def __init__(self, num_games: int, *, opening_plies: int = 0) -> None:
-        _check_int("num_games", num_games, 1, None)
-        _check_int("opening_plies", opening_plies, 0, MAX_OPENING_PLIES)
+        native.check_int(self.id, "num_games", num_games, 1, None)
+        native.check_int(self.id, "opening_plies", opening_plies, 0, MAX_OPENING_PLIES)
         self.num_games = num_games
         self._opening_plies = opening_plies
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             discs=np.zeros((num_games, 2), np.uint64),
             height=np.zeros((num_games, COLUMNS), np.int8),
             ply=np.zeros(num_games, np.int64),
             obs=np.zeros((num_games, 2, 2, ROWS, COLUMNS), np.int8),
             mask=np.ones((num_games, 2, COLUMNS), np.bool_),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
-        obs, mask = {"": self._matches.obs}, {"": self._matches.mask}
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
+        obs, mask = {"": m.obs}, {"": m.mask}
         self.groups = (Group("seat", (0, 1), MultiBinary((2, ROWS, COLUMNS)), Discrete(COLUMNS), obs, mask),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64 from seeds [K] uint64."""
-        if games.ndim != 1 or games.shape != seeds.shape:
-            raise GameError(
-                f"connect_four: restart takes games [K] and seeds [K], not {games.shape} and {seeds.shape}"
-            )
-        if games.size and (games.min() < 0 or games.max() >= self.num_games):
-            raise GameError(f"connect_four: restart of a match outside 0..{self.num_games - 1}: {games}")
-        _restart(self._matches, games.astype(np.int64), seeds.astype(np.uint64), self._opening_plies)
+        games, seeds = native.check_restart(self.id, self.num_games, games, seeds)
+        _restart(self._matches, games, seeds, self._opening_plies)
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
         action = actions[0][""]
-        if action.shape != self.to_act.shape or action.dtype != np.int64:
-            raise GameError(
-                f"connect_four: the action must be int64 {self.to_act.shape}, "
-                f"not {action.dtype} {action.shape}"
-            )
-        illegal = _first_illegal(self._matches, action)
-        if illegal >= 0:
-            raise self._illegal(illegal, action)
+        native.check_turn(self.id, action, self.over, self.to_act, self._matches.mask)
         _step(self._matches, action)
 
     def state(self) -> Tree:
         """A copy of every array that the matches consist of, [B, ...] each."""
-        return {name: array.copy() for name, array in self._matches._asdict().items()}
+        return native.copy_state(self._matches._asdict())
 
     def set_state(self, state: Tree) -> None:
         """Go on from what `state` of as many games gave."""
-        own = self._matches._asdict()
-        if state.keys() != own.keys():
-            raise GameError(f"connect_four: the state must hold {sorted(own)}, not {sorted(state)}")
-        for name, array in own.items():
-            given = state[name]
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise GameError(
-                    f"connect_four: state {name!r} must be {array.dtype} {array.shape}, "
-                    f"not {given.dtype} {given.shape}"
-                )
-        for name, array in own.items():
-            array[...] = state[name]
+        native.load_state(self.id, self._matches._asdict(), state)
 
     def render(self, game: int) -> str:
         """The board with its column numbers, X for seat 0 and O for seat 1, and whose turn it is."""
@@ -269,14 +226,6 @@ class ConnectFour:
         """The columns as a person counts them: "1" to "7"."""
         return [str(column + 1) for column in range(COLUMNS)]
 
-    def _illegal(self, game: int, action: np.ndarray) -> GameError:
-        seat = self._matches.ply[game] & 1
-        legal = np.flatnonzero(self._matches.mask[game, seat]).tolist()
-        return GameError(
-            f"connect_four, match {game}, seat {seat}: "
-            f"action {action[game, seat]} is illegal; legal are {legal}"
-        )
-
     def _status(self, game: int) -> str:
         """Whose turn it is, or how the match ended."""
         ply = self._matches.ply[game]
@@ -286,11 +235,3 @@ class ConnectFour:
             if _has_four(self._matches.discs[game, seat]):
                 return f"{name} has won"
         return "draw" if ply == CELLS else "not started"
-
-
-def _check_int(name: str, value: int, low: int, high: int | None) -> None:
-    """Raises ValueError unless value is an integer from low to high (None: no end)."""
-    sound = isinstance(value, int) and not isinstance(value, bool)
-    if not sound or value < low or (high is not None and value > high):
-        allowed = f"from {low} to {high}" if high is not None else f"of at least {low}"
-        raise ValueError(f"connect_four: {name}={value!r} must be an integer {allowed}")

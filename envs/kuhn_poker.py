@@ -16,7 +16,7 @@ from numba import njit
 
 from envs import native
 from envs.random_bits import next_random
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 CARDS = 3
 PASS, BET = 0, 1
@@ -79,19 +79,8 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray) -> None:
             m.obs[game, seat, seat] = 1
             m.obs[game, seat, CARD_AT + m.card[game, seat]] = 1
             m.privileged[game, CARDS * seat + m.card[game, seat]] = 1
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
         _show(m, game)
-
-
-@njit(cache=True, nogil=True)
-def _first_illegal(m: _Matches, action: np.ndarray) -> int:
-    """The first slot whose acting seat asks for no action in action [B, 2]; -1 if none does."""
-    for game in range(m.over.shape[0]):
-        if not m.over[game] and not PASS <= action[game, m.ply[game] & 1] <= BET:
-            return game
-    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -140,26 +129,21 @@ class KuhnPoker:
     def __init__(self, num_games: int) -> None:
         native.check_int(self.id, "num_games", num_games, 1, None)
         self.num_games = num_games
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             card=np.zeros((num_games, 2), np.int8),
             put_in=np.zeros((num_games, 2), np.int8),
             ply=np.zeros(num_games, np.int64),
             played=np.full((num_games, MAX_PLIES), -1, np.int8),
             obs=np.zeros((num_games, 2, OBS_SIZE), np.float32),
             privileged=np.zeros((num_games, 2 * CARDS + 4), np.float32),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
-        self.privileged: Tree = {"": self._matches.privileged}
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
+        self._legal = np.broadcast_to(np.True_, (num_games, 2, len(ACTION_NAMES)))  # always
+        self.privileged: Tree = {"": m.privileged}
         space = Box(0, np.array([1] * PUT_IN_AT + [STAKE] * 2, np.float32), dtype=np.float32)
-        self.groups = (Group("seat", (0, 1), space, Discrete(2), {"": self._matches.obs}),)
+        self.groups = (Group("seat", (0, 1), space, Discrete(2), {"": m.obs}),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64 from seeds [K] uint64."""
@@ -168,14 +152,7 @@ class KuhnPoker:
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
         action = actions[0][""]
-        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
-        game = _first_illegal(self._matches, action)
-        if game >= 0:
-            seat = self._matches.ply[game] & 1
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: "
-                f"action {action[game, seat]} is illegal; legal are {[PASS, BET]}"
-            )
+        native.check_turn(self.id, action, self.over, self.to_act, self._legal)
         _step(self._matches, action)
 
     def state(self) -> Tree:

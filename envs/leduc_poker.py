@@ -17,7 +17,7 @@ from numba import njit
 
 from envs import native
 from envs.random_bits import next_random
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 CARDS = 6
 FOLD, CALL, RAISE = 0, 1, 2
@@ -113,23 +113,8 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray) -> None:
             m.obs[game, seat, CARD_AT + m.card[game, seat]] = 1
             m.privileged[game, CARDS * seat + m.card[game, seat]] = 1
         m.mask[game, :, CALL] = True
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
         _show(m, game)
-
-
-@njit(cache=True, nogil=True)
-def _first_illegal(m: _Matches, action: np.ndarray) -> int:
-    """The first slot whose acting seat asks for an illegal action in action [B, 2]; -1 if none does."""
-    for game in range(m.over.shape[0]):
-        if m.over[game]:
-            continue
-        seat = m.seat[game]
-        asked = action[game, seat]
-        if asked < 0 or asked >= NUM_ACTIONS or not m.mask[game, seat, asked]:
-            return game
-    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -219,7 +204,7 @@ class LeducPoker:
     def __init__(self, num_games: int) -> None:
         native.check_int(self.id, "num_games", num_games, 1, None)
         self.num_games = num_games
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             card=np.zeros((num_games, 3), np.int8),
             put_in=np.zeros((num_games, 2), np.int8),
             raises=np.zeros(num_games, np.int8),
@@ -230,19 +215,13 @@ class LeducPoker:
             obs=np.zeros((num_games, 2, OBS_SIZE), np.float32),
             privileged=np.zeros((num_games, PRIVILEGED_SIZE), np.float32),
             mask=np.ones((num_games, 2, NUM_ACTIONS), np.bool_),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
-        self.privileged: Tree = {"": self._matches.privileged}
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
+        self.privileged: Tree = {"": m.privileged}
         space = Box(0, np.array([1] * PUT_IN_AT + [MOST_PUT_IN] * 2, np.float32), dtype=np.float32)
-        obs, mask = {"": self._matches.obs}, {"": self._matches.mask}
+        obs, mask = {"": m.obs}, {"": m.mask}
         self.groups = (Group("seat", (0, 1), space, Discrete(NUM_ACTIONS), obs, mask),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
@@ -252,15 +231,7 @@ class LeducPoker:
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
         action = actions[0][""]
-        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
-        game = _first_illegal(self._matches, action)
-        if game >= 0:
-            seat = self._matches.seat[game]
-            legal = np.flatnonzero(self._matches.mask[game, seat]).tolist()
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: "
-                f"action {action[game, seat]} is illegal; legal are {legal}"
-            )
+        native.check_turn(self.id, action, self.over, self.to_act, self._matches.mask)
         _step(self._matches, action)
 
     def state(self) -> Tree:

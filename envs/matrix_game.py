@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from envs import native
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 Matrix = Sequence[Sequence[float]]
 
@@ -44,9 +44,7 @@ def _restart(m: _Matches, games: np.ndarray) -> None:
         m.total[game] = 0
         m.obs[game] = 0
         m.to_act[game] = True
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
 
 
 @njit(cache=True, nogil=True)
@@ -125,23 +123,17 @@ class MatrixGame:
         self.zero_sum = bool((row + column == 0).all())
         replies = row.argmax(axis=0) if (column == row.T).all() else None
         self.bots: Mapping[str, Bot] = _bots(self._names, replies)
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             round=np.zeros(num_games, np.int64),
             last=np.full((num_games, 2), -1, np.int64),
             total=np.zeros((num_games, 2), np.float32),
             obs=np.zeros((num_games, 2, 2 * num_actions + 1), np.float32),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
         space = Box(0, 1, (2 * num_actions + 1,), np.float32)
-        self.groups = (Group("seat", (0, 1), space, Discrete(num_actions), {"": self._matches.obs}),)
+        self.groups = (Group("seat", (0, 1), space, Discrete(num_actions), {"": m.obs}),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64; the rules draw nothing from seeds [K] uint64."""
@@ -155,10 +147,8 @@ class MatrixGame:
         place = _first_illegal(self._matches, action, len(self._names))
         if place >= 0:
             game, seat = divmod(place, 2)
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: action {action[game, seat]} is illegal; "
-                f"legal are {list(range(len(self._names)))}"
-            )
+            legal = list(range(len(self._names)))
+            raise native.illegal_action(self.id, game, seat, action[game, seat], legal)
         _step(self._matches, action, self._payoff, self._rounds)
 
     def state(self) -> Tree:

@@ -16,7 +16,7 @@ from numba import njit
 
 from envs import native
 from envs.tic_tac_toe import CELLS, EMPTY_AT, FULL, MARKS_AT, OBS_SIZE, draw_board, has_line, how_it_ended
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 OBSERVATIONS = ("known", "last")
 TO_ACT_AT = OBS_SIZE  # in the privileged view, after the whole board
@@ -50,22 +50,7 @@ def _restart(m: _Matches, games: np.ndarray, shows_known: bool) -> None:
         m.privileged[game, TO_ACT_AT] = 1
         m.to_act[game, 0] = True
         m.to_act[game, 1] = False
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
-
-
-@njit(cache=True, nogil=True)
-def _first_illegal(m: _Matches, action: np.ndarray) -> int:
-    """The first slot whose acting seat asks for an illegal cell in action [B, 2]; -1 if none does."""
-    for game in range(m.over.shape[0]):
-        if m.over[game]:
-            continue
-        seat = int(m.to_act[game, 1])
-        cell = action[game, seat]
-        if cell < 0 or cell >= CELLS or not m.mask[game, seat, cell]:
-            return game
-    return -1
+        native.clear(game, m.reward, m.terminated, m.over)
 
 
 @njit(cache=True, nogil=True)
@@ -132,23 +117,17 @@ class PhantomTicTacToe:
         if self._shows_known:
             self.openspiel = "phantom_ttt"
         self.num_games = num_games
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             marks=np.zeros((num_games, 2), np.int64),
             obs=np.zeros((num_games, 2, OBS_SIZE), np.int8),
             mask=np.ones((num_games, 2, CELLS), np.bool_),
             privileged=np.zeros((num_games, OBS_SIZE + 2), np.int8),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
-        self.privileged: Tree = {"": self._matches.privileged}
-        obs, mask = {"": self._matches.obs}, {"": self._matches.mask}
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
+        self.privileged: Tree = {"": m.privileged}
+        obs, mask = {"": m.obs}, {"": m.mask}
         self.groups = (Group("seat", (0, 1), MultiBinary(OBS_SIZE), Discrete(CELLS), obs, mask),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
@@ -159,15 +138,7 @@ class PhantomTicTacToe:
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
         action = actions[0][""]
-        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
-        game = _first_illegal(self._matches, action)
-        if game >= 0:
-            seat = int(self.to_act[game, 1])
-            legal = np.flatnonzero(self._matches.mask[game, seat]).tolist()
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: "
-                f"action {action[game, seat]} is illegal; legal are {legal}"
-            )
+        native.check_turn(self.id, action, self.over, self.to_act, self._matches.mask)
         _step(self._matches, action, self._shows_known)
 
     def state(self) -> Tree:

@@ -14,9 +14,9 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numba import njit
 
-from envs.native import check_array, check_choice, check_int, check_restart, copy_state, load_state
+from envs import native
 from envs.random_bits import next_random, unit_float
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 PADDLE_SPEED = 0.06  # per step, at full action
 HALF_PADDLE = 0.2
@@ -105,10 +105,8 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray) -> None:
         m.num_steps[game] = 0
         m.hits[game] = 0
         m.to_act[game] = True
-        m.reward[game] = 0
-        m.terminated[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
         m.truncated[game] = False
-        m.over[game] = False
         _show(m, game)
 
 
@@ -198,9 +196,9 @@ class Pong:
     zero_sum = True
 
     def __init__(self, num_games: int, *, observation: str = "vector", max_steps: int = 500) -> None:
-        check_int(self.id, "num_games", num_games, 1, None)
-        check_choice(self.id, "observation", observation, OBSERVATIONS)
-        check_int(self.id, "max_steps", max_steps, 1, None)
+        native.check_int(self.id, "num_games", num_games, 1, None)
+        native.check_choice(self.id, "observation", observation, OBSERVATIONS)
+        native.check_int(self.id, "max_steps", max_steps, 1, None)
         self.num_games = num_games
         self._max_steps = max_steps
         self._matches = m = _new_matches(num_games, draws=observation != "vector")
@@ -220,28 +218,26 @@ class Pong:
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64 from seeds [K] uint64."""
-        _restart(self._matches, *check_restart(self.id, self.num_games, games, seeds))
+        _restart(self._matches, *native.check_restart(self.id, self.num_games, games, seeds))
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Move and swing by action "" [B, 2, 2] float32; if one is illegal, nothing moves."""
         action = actions[0][""]
-        check_array(self.id, "the action", action, (self.num_games, 2, 2), np.float32)
+        native.check_array(self.id, "the action", action, (self.num_games, 2, 2), np.float32)
         illegal = _first_illegal(self._matches, action)
         if illegal >= 0:
             game, seat = divmod(illegal, 2)
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: action {action[game, seat].tolist()} is illegal; "
-                "legal: move and swing from -1 to 1"
-            )
+            legal = "move and swing from -1 to 1"
+            raise native.illegal_action(self.id, game, seat, action[game, seat].tolist(), legal)
         _step(self._matches, action, self._max_steps)
 
     def state(self) -> Tree:
         """A copy of every array that the matches consist of, [B, ...] each; views are drawn from them."""
-        return copy_state(self._own())
+        return native.copy_state(self._own())
 
     def set_state(self, state: Tree) -> None:
         """Go on from what `state` of as many games gave."""
-        load_state(self.id, self._own(), state)
+        native.load_state(self.id, self._own(), state)
         _show_all(self._matches)
 
     def _own(self) -> Tree:
@@ -297,9 +293,6 @@ def _new_matches(num_games: int, *, draws: bool) -> _Matches:
         hits=np.zeros(num_games, np.int64),
         vector=np.zeros((num_games, 2, 6), np.float32),
         image=np.zeros((num_games if draws else 0, 2, 3, PIXELS, PIXELS), np.uint8),
-        to_act=np.zeros((num_games, 2), np.bool_),
-        reward=np.zeros((num_games, 2), np.float32),
-        terminated=np.zeros((num_games, 2), np.bool_),
         truncated=np.zeros((num_games, 2), np.bool_),
-        over=np.ones(num_games, np.bool_),
+        **native.shown(num_games, 2),
     )

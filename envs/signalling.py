@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Dict, Discrete, MultiDiscrete
 from numba import njit
 
-from envs.native import check_array, check_int, check_restart, copy_state, load_state
+from envs import native
 from envs.random_bits import next_random
 from envs.vector import Bot, GameError, Group, Tree
 
@@ -53,9 +53,7 @@ def _restart(m: _Matches, games: np.ndarray, seeds: np.ndarray, targets: int) ->
         m.seen[game, 0] = m.target[game]
         m.to_act[game, SPEAKER] = True
         m.to_act[game, LISTENER] = False
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
+        native.clear(game, m.reward, m.terminated, m.over)
 
 
 @njit(cache=True, nogil=True)
@@ -126,16 +124,16 @@ class Signalling:
     def __init__(
         self, num_games: int, *, targets: int = 32, tokens: int = 4, length: int = 3, delay: int = 0
     ) -> None:
-        check_int(self.id, "num_games", num_games, 1, None)
-        check_int(self.id, "targets", targets, 2, None)
-        check_int(self.id, "tokens", tokens, 2, None)
-        check_int(self.id, "length", length, 1, 16)
-        check_int(self.id, "delay", delay, 0, None)
+        native.check_int(self.id, "num_games", num_games, 1, None)
+        native.check_int(self.id, "targets", targets, 2, None)
+        native.check_int(self.id, "tokens", tokens, 2, None)
+        native.check_int(self.id, "length", length, 1, 16)
+        native.check_int(self.id, "delay", delay, 0, None)
         self.num_games = num_games
         self._rules = (tokens, targets, delay)
         self._matches = m = _new_matches(num_games, length, targets, waits=delay > 0)
         self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
         message = MultiDiscrete([tokens] * length)
         listener = Dict(age=Discrete(delay + 1), heard=message)
         names: Discrete = Discrete(targets + (delay > 0))
@@ -154,13 +152,13 @@ class Signalling:
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
         """Open new matches in slots games [K] int64 from seeds [K] uint64."""
-        _restart(self._matches, *check_restart(self.id, self.num_games, games, seeds), self._rules[1])
+        _restart(self._matches, *native.check_restart(self.id, self.num_games, games, seeds), self._rules[1])
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Speak actions[0] "" [B, 1, L] or name actions[1] "" [B, 1]; if one is illegal, nothing is done."""
         spoken, named = actions[0][""], actions[1][""]
-        check_array(self.id, "the speaker's action", spoken, self._matches.heard.shape, np.int64)
-        check_array(self.id, "the listener's action", named, self._matches.seen.shape, np.int64)
+        native.check_array(self.id, "the speaker's action", spoken, self._matches.heard.shape, np.int64)
+        native.check_array(self.id, "the listener's action", named, self._matches.seen.shape, np.int64)
         game = _first_illegal(self._matches, spoken, named, self._rules[0])
         if game >= 0:
             raise self._illegal(game, spoken, named)
@@ -168,11 +166,11 @@ class Signalling:
 
     def state(self) -> Tree:
         """A copy of every array that the matches consist of, [B, ...] each."""
-        return copy_state(self._matches._asdict())
+        return native.copy_state(self._matches._asdict())
 
     def set_state(self, state: Tree) -> None:
         """Go on from what `state` of as many games gave."""
-        load_state(self.id, self._matches._asdict(), state)
+        native.load_state(self.id, self._matches._asdict(), state)
 
     def render(self, game: int) -> str:
         """Target, message and what was named, or whose turn it is."""
@@ -202,7 +200,7 @@ class Signalling:
             waits = self._matches.mask[game, 0, -1] and self._matches.mask.shape[2] > targets
             seat, action = LISTENER, named[game, 0]
             legal = f"only {targets} (wait)" if waits else f"0 to {targets - 1}"
-        return GameError(f"{self.id}, match {game}, seat {seat}: action {action} is illegal; legal: {legal}")
+        return native.illegal_action(self.id, game, seat, action, legal)
 
 
 def _new_matches(num_games: int, length: int, targets: int, *, waits: bool) -> _Matches:
@@ -217,10 +215,7 @@ def _new_matches(num_games: int, length: int, targets: int, *, waits: bool) -> _
         heard=np.zeros((num_games, 1, length), np.int64),
         age=np.zeros((num_games, 1), np.int64),
         mask=np.ones((num_games, 1, targets + waits), np.bool_),
-        to_act=np.zeros((num_games, 2), np.bool_),
-        reward=np.zeros((num_games, 2), np.float32),
-        terminated=np.zeros((num_games, 2), np.bool_),
-        over=np.ones(num_games, np.bool_),
+        **native.shown(num_games, 2),
     )
 
 

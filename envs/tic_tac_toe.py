@@ -14,7 +14,7 @@ from gymnasium.spaces import Discrete, MultiBinary
 from numba import njit
 
 from envs import native
-from envs.vector import Bot, GameError, Group, Tree
+from envs.vector import Bot, Group, Tree
 
 CELLS = 9
 FULL = (1 << CELLS) - 1  # every cell taken
@@ -59,22 +59,7 @@ def _restart(m: _Matches, games: np.ndarray) -> None:
         m.mask[game] = True
         m.to_act[game, 0] = True
         m.to_act[game, 1] = False
-        m.reward[game] = 0
-        m.terminated[game] = False
-        m.over[game] = False
-
-
-@njit(cache=True, nogil=True)
-def _first_illegal(m: _Matches, action: np.ndarray) -> int:
-    """The first slot whose acting seat asks for an illegal cell in action [B, 2]; -1 if none does."""
-    for game in range(m.over.shape[0]):
-        if m.over[game]:
-            continue
-        seat = m.ply[game] & 1
-        cell = action[game, seat]
-        if cell < 0 or cell >= CELLS or not m.mask[game, seat, cell]:
-            return game
-    return -1
+        native.clear(game, m.reward, m.terminated, m.over)
 
 
 @njit(cache=True, nogil=True)
@@ -159,23 +144,16 @@ class TicTacToe:
     def __init__(self, num_games: int) -> None:
         native.check_int(self.id, "num_games", num_games, 1, None)
         self.num_games = num_games
-        self._matches = _Matches(
+        self._matches = m = _Matches(
             marks=np.zeros((num_games, 2), np.int64),
             ply=np.zeros(num_games, np.int64),
             obs=np.zeros((num_games, 2, OBS_SIZE), np.int8),
             mask=np.ones((num_games, 2, CELLS), np.bool_),
-            to_act=np.zeros((num_games, 2), np.bool_),
-            reward=np.zeros((num_games, 2), np.float32),
-            terminated=np.zeros((num_games, 2), np.bool_),
-            over=np.ones(num_games, np.bool_),
+            **native.shown(num_games, 2),
         )
-        self.to_act = self._matches.to_act
-        self.reward = self._matches.reward
-        self.terminated = self._matches.terminated
-        self.truncated = np.zeros((num_games, 2), np.bool_)  # [B, 2], never
-        self.over = self._matches.over
-        obs = {"": self._matches.obs.reshape(num_games, 2, 3, 3, 3)}
-        mask = {"": self._matches.mask}
+        self.to_act, self.reward, self.terminated, self.over = m.to_act, m.reward, m.terminated, m.over
+        self.truncated = np.zeros_like(m.terminated)  # [B, 2], never
+        obs, mask = {"": m.obs.reshape(num_games, 2, 3, 3, 3)}, {"": m.mask}
         self.groups = (Group("seat", (0, 1), MultiBinary((3, 3, 3)), Discrete(CELLS), obs, mask),)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
@@ -186,15 +164,7 @@ class TicTacToe:
     def step(self, actions: tuple[Tree, ...]) -> None:
         """Play action "" [B, 2] int64 of the seats to act; if one is illegal, nothing is played."""
         action = actions[0][""]
-        native.check_array(self.id, "the action", action, self.to_act.shape, np.int64)
-        game = _first_illegal(self._matches, action)
-        if game >= 0:
-            seat = self._matches.ply[game] & 1
-            legal = np.flatnonzero(self._matches.mask[game, seat]).tolist()
-            raise GameError(
-                f"{self.id}, match {game}, seat {seat}: "
-                f"action {action[game, seat]} is illegal; legal are {legal}"
-            )
+        native.check_turn(self.id, action, self.over, self.to_act, self._matches.mask)
         _step(self._matches, action)
 
     def state(self) -> Tree:
