@@ -164,5 +164,8 @@ class _Task(Match):
         action, reward = self._last
         return f"{action}, reward {np.ravel(reward)[0]:g}"
 
+    def has_board(self) -> bool:
+        return self._env.render_mode == "ansi"
+
     def close(self) -> None:
         self._env.close()

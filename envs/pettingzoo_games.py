@@ -312,11 +312,14 @@ class _AgentMatch(Match):
 
     def render(self) -> str:
         """The game's own text where it has one, else what each agent did last."""
-        drawn = self._env.render() if getattr(self._env, "render_mode", None) == "ansi" else None
+        drawn = self._env.render() if self.has_board() else None
         if isinstance(drawn, str):
             return drawn
         lines = [f"{agent}: {self._last.get(agent, '-')}" for agent in self._agents]
         return "\n".join(["last actions", *lines])
+
+    def has_board(self) -> bool:
+        return getattr(self._env, "render_mode", None) == "ansi"
 
     def close(self) -> None:
         self._env.close()

@@ -62,6 +62,10 @@ class Match(ABC):
         """What a person types for each discrete action of the seat to act; None: the number."""
         return None
 
+    def has_board(self) -> bool:
+        """Whether `render` shows a person enough to play; else what the seat to act observes is shown too."""
+        return True
+
     def save(self) -> bytes | None:
         """The match in mid-play; None: it is to be played again from its seed and actions."""
         return None
@@ -346,6 +350,11 @@ class PythonGames:
         """Names of the actions of the seat to act, where the match's object has such."""
         match = self._matches[game]
         return None if match is None or self.over[game] else match.action_names()
+
+    def has_board(self, game: int) -> bool:
+        """Whether `render` shows a person enough to play."""
+        match = self._matches[game]
+        return match is None or match.has_board()
 
     def close(self) -> None:
         """Close every match's object."""

@@ -56,6 +56,7 @@ class VectorEnv(Protocol):
     - `dropped: np.ndarray` [B] bool: the match is over without a result, because the game raised; nobody
       is terminated or truncated. `restart` clears it. `cause: str`: the last such error, in one line that
       begins with its match.
+    - `has_board(game) -> bool`: whether `render` shows a person enough; else the observation is shown too.
     - `openspiel: str`: the game of OpenSpiel with the same actions and observations.
     - `max_return: float`: the highest mean return that can be reached.
     """

@@ -48,16 +48,21 @@ class HumanPlayer:
     ) -> Decision:
         """Ask once for each row: obs leaves [R, ...], mask leaves [R, n] -> action "" [R] int64."""
         legal = mask.get("")
-        rows = [self._ask(None if legal is None else legal[row]) for row in range(len(is_first))]
+        rows = []
+        for row in range(len(is_first)):
+            board = self._env.render(0)
+            if not getattr(self._env, "has_board", _always)(0):
+                board = f"{observation_text({path: leaf[row] for path, leaf in obs.items()})}\n{board}"
+            rows.append(self._ask(board, None if legal is None else legal[row]))
         return Decision({"": np.array(rows, np.int64)}, None, None, state)
 
-    def _ask(self, legal: np.ndarray | None) -> int:
+    def _ask(self, board: str, legal: np.ndarray | None) -> int:
         """The action that the person chooses among legal [n]."""
         space = self._space
         allowed = range(int(space.n)) if legal is None else np.flatnonzero(legal).tolist()
         names = self._env.action_names(0)
         actions = {action_name(names, space, k + int(space.start)): k + int(space.start) for k in allowed}
-        print(f"\n{self._env.render(0)}\n")
+        print(f"\n{board}\n")
         while True:
             word = ask(f"{self._whose} move ({' '.join(actions)}; {QUIT} quits): ")
             if word in actions:
@@ -66,6 +71,45 @@ class HumanPlayer:
             if len(folded) == 1:
                 return folded[0]
             print(f"{word!r} is not a legal move." if word else "Type one of the moves in brackets.")
+
+
+def _always(game: int) -> bool:
+    return True
+
+
+MOST_NUMBERS = 64
+"""Of a leaf that is printed in full."""
+
+MOST_PLANES = 36
+
+
+def observation_text(obs: Mapping[str, np.ndarray]) -> str:
+    """What one seat sees, leaves [...], in few lines: for games that draw no board."""
+    return "\n".join(f"you see{f' {path}' if path else ''}: {_leaf_text(leaf)}" for path, leaf in obs.items())
+
+
+def _leaf_text(leaf: np.ndarray) -> str:
+    """Numbers, the places that are 1 where all are 0 or 1, a board of such planes; of much else the range."""
+    binary = leaf.ndim > 0 and bool(np.isin(leaf, (0, 1)).all())
+    if binary and leaf.ndim == 3 and 1 < leaf.shape[2] <= MOST_PLANES:
+        return _board_text(leaf)
+    if binary and leaf.ndim == 1 and leaf.size > 8:
+        return f"1 at {' '.join(map(str, np.flatnonzero(leaf))) or 'none'} of 0 to {leaf.size - 1}, else 0"
+    if leaf.size <= MOST_NUMBERS:
+        text = np.array2string(leaf, precision=3, suppress_small=True)
+        return f"\n{text}" if "\n" in text else text
+    return f"{leaf.dtype} {leaf.shape}, from {leaf.min():g} to {leaf.max():g}"
+
+
+def _board_text(planes: np.ndarray) -> str:
+    """A board [H, W, planes] of 0 and 1: at each place the first plane that is 1, of those that vary."""
+    vary = np.ptp(planes.reshape(-1, planes.shape[2]).astype(np.int8), axis=0) > 0
+    signs = "0123456789abcdefghijklmnopqrstuvwxyz"
+    rows = [
+        " ".join(next((signs[k] for k in np.flatnonzero(cell.astype(np.bool_) & vary)), ".") for cell in row)
+        for row in planes
+    ]
+    return "\n".join(["the first of the planes that is 1 at each place, '.' if none", *rows])
 
 
 def ask(question: str) -> str:

@@ -141,6 +141,9 @@ class EnvMatch(Match):
         drawn = self._env.render()
         return drawn if isinstance(drawn, str) else self._text
 
+    def has_board(self) -> bool:
+        return isinstance(self._env.render(), str)
+
     def close(self) -> None:
         self._env.close()
 

@@ -9,7 +9,7 @@ import pytest
 from envs.bots import random_bot
 from envs.connect_four import ConnectFour
 from selfplay import play
-from selfplay.human import HumanPlayer, session
+from selfplay.human import HumanPlayer, observation_text, session
 from selfplay.parts import split
 from selfplay.players import BotPlayer, Decision
 
@@ -138,3 +138,38 @@ def test_random_bot_meets_a_person_from_either_seat(typed, capsys):
         env, split(env, ["group"]), [(bot,), (HumanPlayer(env),)], ["bot", "you"], games=4, seed=1
     )
     assert result.games == 4
+
+
+def test_a_game_that_draws_no_board_shows_what_the_seat_observes(typed, capsys):
+    pytest.importorskip("pettingzoo.classic.tictactoe_v3")
+    typed("4", "0", "q")
+    assert play.main(["human", "human", "--env", "pettingzoo:pettingzoo.classic.tictactoe_v3"]) == 0
+    out = capsys.readouterr().out
+    first, second, third = out.split("you see: ")[1:]
+    assert ". . .\n. . .\n. . ." in first
+    assert ". . .\n. 1 .\n. . ." in second  # the other's
+    assert "player_1: 4" in second
+    assert "1 . .\n. 0 .\n. . ." in third
+
+
+def test_a_task_that_draws_text_shows_only_that(typed, capsys):
+    typed("q")
+    assert play.main(["human", "--env", "gymnasium:FrozenLake-v1"]) == 0
+    out = capsys.readouterr().out
+    assert "FFFH" in out
+    assert "you see" not in out
+
+
+@pytest.mark.parametrize(
+    ("leaf", "text"),
+    [
+        (np.array(3), "3"),
+        (np.array([0.25, -1.0]), "[ 0.25 -1.  ]"),
+        (np.eye(12)[7], "1 at 7 of 0 to 11, else 0"),
+        (np.zeros(12), "1 at none of 0 to 11, else 0"),
+        (np.full((9, 9, 3), 7, np.uint8), "uint8 (9, 9, 3), from 7 to 7"),
+    ],
+)
+def test_observations_are_told_briefly(leaf, text):
+    assert observation_text({"": leaf}) == f"you see: {text}"
+    assert observation_text({"a/b": leaf}) == f"you see a/b: {text}"
