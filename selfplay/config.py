@@ -6,7 +6,6 @@ text "none" stands for None where a key allows it.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
@@ -26,10 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from selfplay.config_problems import NONE, allowed, divisors, explain, listed, nearest, shown
 from selfplay.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NONE = "none"
 AUTO = "auto"
 PYTHON_GAMES = ("pettingzoo", "openspiel", "gymnasium", "rllib")
 """Sources of games that are Python objects, one for each match."""
@@ -139,17 +138,15 @@ def _check_part(name: str, keys: dict[str, Any]) -> None:
     own = [key for key in PolicyConfig.model_fields if key not in ("per", "parts")]
     for key, value in keys.items():
         if key not in own:
-            near = difflib.get_close_matches(key, own, n=1)
             raise ValueError(
-                f"policy.parts.{name}: unknown key {key}{f'; nearest: {near[0]}' if near else ''}; "
-                f"a part may have {', '.join(own)}"
+                f"policy.parts.{name}: unknown key {key}{nearest(key, own)}; a part may have {', '.join(own)}"
             )
         try:
             PolicyConfig.model_validate({key: value})
         except ValidationError as error:
             schema = PolicyConfig.model_json_schema()["properties"][key]
             raise ValueError(
-                f"policy.parts.{name}.{key}={_shown(value)} is not allowed; it must be {_allowed(schema)}"
+                f"policy.parts.{name}.{key}={shown(value)} is not allowed; it must be {allowed(schema)}"
             ) from error
 
 
@@ -176,7 +173,7 @@ class RolloutConfig(_Section):
         if isinstance(workers, int) and workers and self.num_games % workers:
             raise ValueError(
                 f"rollout.num_workers={workers} does not divide rollout.num_games={self.num_games}; "
-                f"these do: {_listed([0, *_divisors(self.num_games)])}"
+                f"these do: {listed([0, *divisors(self.num_games)])}"
             )
         return self
 
@@ -315,7 +312,7 @@ def find(name_or_path: str | Path) -> Path:
     names = bundled_names()
     raise ConfigError(
         f"no config {text!r}: neither a file nor a name in configs/"
-        f"{_nearest(text, names)}; names: {', '.join(names)}"
+        f"{nearest(text, names)}; names: {', '.join(names)}"
     )
 
 
@@ -340,7 +337,8 @@ def resolve(table: Mapping[str, Any], overrides: Mapping[str, Any], *, source: s
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(problem, source, overrides) for problem in error.errors())
+        schema = Config.model_json_schema()
+        lines = dict.fromkeys(explain(problem, source, overrides, schema) for problem in error.errors())
         raise ConfigError("\n".join(lines)) from error
 
 
@@ -361,12 +359,12 @@ def leaves() -> Iterator[tuple[str, str, Any, str]]:
         model = field.annotation
         if not (isinstance(model, type) and issubclass(model, _Section)):
             schema = Config.model_json_schema()["properties"][name]
-            yield name, field.description or "", field.default, _allowed(schema)
+            yield name, field.description or "", field.default, allowed(schema)
             continue
         for key, leaf in model.model_fields.items():
             default = None if leaf.is_required() else leaf.default
-            allowed = _allowed(definitions[model.__name__]["properties"][key])
-            yield f"{name}.{key}", leaf.description or "", default, allowed
+            schema = definitions[model.__name__]["properties"][key]
+            yield f"{name}.{key}", leaf.description or "", default, allowed(schema)
 
 
 def resolve_num_workers(config: Config) -> int:
@@ -389,7 +387,7 @@ def check_lanes(config: Config, num_seats: int) -> None:
     if lanes % parts:
         raise ConfigError(
             f"ppo.num_minibatches={parts} does not divide the {lanes} lanes of a batch "
-            f"(rollout.num_games={games}); these do: {_listed(_divisors(lanes))}"
+            f"(rollout.num_games={games}); these do: {listed(divisors(lanes))}"
         )
 
 
@@ -405,90 +403,6 @@ def _merge(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _explain(problem: Any, source: str, overrides: Mapping[str, Any]) -> str:
-    """One line for one problem that pydantic found."""
-    path = [str(part) for part in problem["loc"]]
-    key, schema = _locate(path)
-    where = f"--{key.replace('_', '-')}" if key in overrides else source
-    match problem["type"]:
-        case "value_error":
-            return f"{source}: {problem['ctx']['error']}"
-        case "extra_forbidden":
-            return f"{where}: unknown key {key}{suggest(key)}"
-        case "missing":
-            key = "env.id" if key == "env" else key
-            return f"{source}: {key} is missing; give it there or as --{key.replace('_', '-')}"
-    value = problem["input"]
-    if len(path) > len(key.split(".")) and path[len(key.split("."))].isdigit():
-        key = f"{key}[{path[len(key.split('.'))]}]"
-        schema = schema.get("items", schema)
-    return f"{where}: {key}={_shown(value)} is not allowed; it must be {_allowed(schema)}"
-
-
-def _locate(path: list[str]) -> tuple[str, dict[str, Any]]:
-    """The dotted key that an error's path means, without pydantic's union tags, and its schema."""
-    schema: dict[str, Any] = Config.model_json_schema()
-    definitions = schema["$defs"]
-    key: list[str] = []
-    for part in path[:2]:
-        if key and "properties" not in schema:
-            break
-        key.append(part)
-        schema = schema.get("properties", {}).get(part, {})
-        schema = definitions[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
-    return ".".join(key), schema
-
-
-def suggest(key: str) -> str:
-    """ "; nearest: ..." for a key that does not exist, first in its own section."""
-    known = [dotted for dotted, *_ in leaves()]
-    sections = list(dict.fromkeys(dotted.split(".")[0] for dotted in known))
-    key = key.replace("-", "_")
-    section, _, name = key.rpartition(".")
-    if section in sections:
-        siblings = [dotted.split(".")[1] for dotted in known if dotted.startswith(f"{section}.")]
-        if close := difflib.get_close_matches(name, siblings, n=1):
-            return f"; nearest: {section}.{close[0]}"
-        if elsewhere := [dotted for dotted in known if dotted.split(".")[-1] == name]:
-            return f"; nearest: {elsewhere[0]}"
-        return f"; {section} has {', '.join(siblings)}"
-    if elsewhere := [dotted for dotted in known if dotted.split(".")[-1] == name]:
-        return f"; nearest: {elsewhere[0]}"
-    return _nearest(key, known + sections) or f"; there are {', '.join(sections)}"
-
-
-def _nearest(word: str, words: list[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"; nearest: {close[0]}" if close else ""
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """What a JSON schema of ours allows, in words."""
-    if "anyOf" in schema:
-        return " or ".join(_allowed(choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    if "const" in schema:
-        return str(schema["const"])
-    kind = schema.get("type")
-    if kind == "array":
-        return f"a list, each {_allowed(schema['items'])}"
-    if schema.get("minLength"):
-        return "non-empty text"
-    bounds = [
-        f"{sign} {schema[name]:g}" if schema[name] < 2**53 else f"{sign} 2^63"
-        for name, sign in (
-            ("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<")
-        )
-        if name in schema
-    ]  # fmt: skip
-    words = {
-        "integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text",
-        "null": NONE, "object": "a table of keys",
-    }  # fmt: skip
-    return " ".join([words[str(kind)], " and ".join(bounds)]).strip()
-
-
 def _writable(annotation: Any, value: Any) -> Any:
     if not (isinstance(annotation, type) and issubclass(annotation, _Section)):
         return value
@@ -498,20 +412,3 @@ def _writable(annotation: Any, value: Any) -> Any:
         for key, leaf in value.items()
         if leaf is not None or fields[key].default is not None
     }
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _divisors(number: int) -> list[int]:
-    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
-    return sorted({*small, *(number // n for n in small)})
-
-
-def _listed(numbers: list[int]) -> str:
-    return (
-        ", ".join(map(str, numbers))
-        if len(numbers) <= 16
-        else (", ".join(map(str, numbers[:15])) + f", ..., {numbers[-1]}")
-    )
