@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from envs.checks import Checked
+from envs.failures import describe
 from envs.modules import import_module, one_line
 from envs.vector import GameError, VectorEnv
 
@@ -39,7 +40,10 @@ def make(id: str, num_games: int, **kwargs: Any) -> VectorEnv:
     """
     factory = _factory(id)
     _check_kwargs(id, factory, kwargs)
-    env = factory(num_games, **kwargs)
+    try:
+        env = factory(num_games, **kwargs)
+    except SystemExit as error:  # it must not end our process
+        raise ValueError(f"game {id!r}: cannot be made: {describe(error)}") from error
     if id in _NATIVE:
         return env
     try:

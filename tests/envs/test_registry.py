@@ -26,6 +26,9 @@ def no_game(num_games):
 def no_arguments():
     return ConnectFour(1)
 
+def exits(num_games):
+    raise SystemExit("enough")
+
 number = 3
 """
 
@@ -34,6 +37,7 @@ number = 3
 def own_module(tmp_path, monkeypatch) -> str:
     (tmp_path / "registry_example.py").write_text(MODULE)
     (tmp_path / "registry_broken.py").write_text("raise RuntimeError('no licence\\nfor this')")
+    (tmp_path / "registry_leaves.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     return "registry_example"
 
@@ -115,6 +119,17 @@ def test_other_packages_add_sources(monkeypatch):
             {},
             "game 'python:registry_example:own_game' needs the kwarg 'opening_plies'; "
             "allowed are opening_plies, label",
+        ),
+        (
+            "python:registry_example:exits",
+            {},
+            "game 'python:registry_example:exits': cannot be made: SystemExit: enough "
+            '(registry_example.py:17: raise SystemExit("enough"))',
+        ),
+        (
+            "python:registry_leaves:f",
+            {},
+            "game 'python:registry_leaves:f': cannot import registry_leaves: SystemExit: 3",
         ),
         (
             "python:registry_example:no_arguments",

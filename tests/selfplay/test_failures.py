@@ -81,6 +81,11 @@ class NeverOpens(ConnectFour):
         raise OSError("no display")
 
 
+class Exits(ConnectFour):
+    def step(self, actions):
+        raise SystemExit(3)
+
+
 def config_of(factory, *, length=LONGEST, games=8, **env):
     return Config.model_validate(
         {
@@ -180,6 +185,7 @@ def test_a_vector_game_that_raises_is_made_anew():
             5,
             r"failed 6 times, env.max_failures=5; the last: OSError: no display",
         ),
+        ("Exits", 1, r"failed 2 times, env.max_failures=1; the last: SystemExit: 3"),
     ],
 )
 def test_too_often_is_the_end(factory, allowed, message):
