@@ -32,6 +32,6 @@ def parts(call: str, result: Any, names: Sequence[str]) -> tuple[Any, ...]:
     """What a call of another library's interface returned; GameError unless it is a tuple of these parts."""
     if not isinstance(result, tuple) or len(result) != len(names):
         what = f"{len(result)} values" if isinstance(result, tuple) else f"one value, {result!r:.60}"
-        old = " (Gym's old interface?)" if not isinstance(result, tuple) or len(result) == 4 else ""
+        old = " (an old interface?)" if not isinstance(result, tuple) or len(result) == 4 else ""
         raise GameError(f"{call} must return ({', '.join(names)}), not {' '.join(what.split())}{old}")
     return result
