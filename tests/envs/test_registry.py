@@ -138,7 +138,9 @@ def test_other_packages_add_sources(monkeypatch):
         ),
     ],
 )
-def test_mistakes_are_one_clear_line(own_module, id, kwargs, message):
+def test_mistakes_are_one_clear_line(own_module, monkeypatch, id, kwargs, message):
+    own = {prefix: source for prefix, source in _SOURCES.items() if prefix != "rllib"}  # others' come later
+    monkeypatch.setattr("envs.registry._SOURCES", own)
     with pytest.raises(ValueError) as caught:
         make(id, 2, **kwargs)
     assert str(caught.value) == message
