@@ -74,6 +74,9 @@ class _Agents:
             raise GameError(refusal)
         return refusal
 
+    def observation(self, name: str) -> Any:
+        return self.match.observation(self.seat[name])
+
     def reward(self, name: str) -> float:
         return float(self.match.env.reward[0, self.seat[name]])
 
@@ -143,13 +146,13 @@ class ParallelGame(ParallelEnv):
     def _break_off(self, illegal: dict[str, str]) -> Any:
         """The match is over for all because of what some agents did, and why."""
         names, self.agents = self.agents, []
-        observations = {name: self._agents.match.observation(self._agents.seat[name]) for name in names}
+        observations = {name: self._agents.observation(name) for name in names}
         infos = {name: {"illegal_action": illegal[name]} if name in illegal else {} for name in names}
         rewards = {name: ILLEGAL_REWARD if name in illegal else 0.0 for name in names}
         return observations, rewards, dict.fromkeys(names, True), dict.fromkeys(names, False), infos
 
     def _observations(self) -> dict[str, Any]:
-        return {name: self._agents.match.observation(self._agents.seat[name]) for name in self.agents}
+        return {name: self._agents.observation(name) for name in self.agents}
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         acting = self._agents.names_to_act()
@@ -189,7 +192,7 @@ class AECGame(AECEnv):
 
     def observe(self, agent: str) -> Any:
         """What the agent saw at its last turn."""
-        return self._agents.match.observation(self._agents.seat[agent])
+        return self._agents.observation(agent)
 
     def step(self, action: Any) -> None:
         """The selected agent's action; the match goes on when all that act at once have given theirs."""
