@@ -55,28 +55,15 @@ class RunningMoments(nn.Module):
             return
         samples = x.to(torch.float64).reshape(-1, *shape)
         var, mean = torch.var_mean(samples, dim=0, correction=0)
-        self._add(self.count.new_full((), len(samples)), mean, var * len(samples))
-
-    @torch.no_grad()
-    def merge(self, other: RunningMoments) -> None:
-        """Add all samples that other has seen; the result is that of one set of moments shown both."""
-        assert other.mean.shape == self.mean.shape, (tuple(other.mean.shape), tuple(self.mean.shape))
-        self._add(other.count, other.mean, other.m2)
+        total = self.count + len(samples)
+        share = len(samples) / total
+        distance = mean - self.mean
+        # New tensors: whoever holds the old mean (to rescale a value head) keeps the old numbers.
+        self.m2 = self.m2 + var * len(samples) + distance.square() * self.count * share
+        self.mean = self.mean + distance * share
+        self.count = total
 
     def normalize(self, x: Tensor, *, clip: float | None = None) -> Tensor:
         """(x - mean) / std, held to +-clip where given; x [..., *shape] floating, and so the result."""
         result = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
         return result if clip is None else result.clamp(-clip, clip)
-
-    def denormalize(self, x: Tensor) -> Tensor:
-        """x * std + mean, the inverse of `normalize` without a clip; x [..., *shape] floating."""
-        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
-
-    def _add(self, count: Tensor, mean: Tensor, m2: Tensor) -> None:
-        total = self.count + count
-        share = count / total.clamp(min=1)  # 0 where both are empty
-        distance = mean - self.mean
-        # New tensors: whoever holds the old mean (to rescale a value head) keeps the old numbers.
-        self.m2 = self.m2 + m2 + distance.square() * self.count * share
-        self.mean = self.mean + distance * share
-        self.count = total

@@ -16,7 +16,6 @@ class VTrace(NamedTuple):
 
     target: Tensor  # [T, N] value target v_t
     advantage: Tensor  # [T, N] policy-gradient advantage, weighted by rho_t
-    rho: Tensor  # [T, N] clipped importance weight
 
 
 @torch.no_grad()
@@ -82,7 +81,7 @@ def vtrace(
     correction = _discounted_sum(rho * one_step, goes_on * ratio.clamp(max=c_bar))
     following = torch.zeros_like(correction)  # x_{t+1}
     following[:-1] = correction[1:]
-    return VTrace(value + correction, rho * (one_step + goes_on * following), rho)
+    return VTrace(value + correction, rho * (one_step + goes_on * following))
 
 
 def _discounted_sum(delta: Tensor, discount: Tensor) -> Tensor:

@@ -84,8 +84,3 @@ def calibrated(counts: Counts) -> Rating:
     won = counts.wins + counts.draws / 2 + 0.5
     lost = counts.losses + counts.draws / 2 + 0.5
     return Rating(SCALE * math.log(won / lost), 0.0)
-
-
-def expected_score(player: Rating, other: Rating) -> float:
-    """Mean score that the means of two ratings predict for the first."""
-    return 1 / (1 + math.exp(-(player.mu - other.mu) / SCALE))
