@@ -61,24 +61,6 @@ def kl_estimate(logp: Tensor, old_logp: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def categorical_kl(logits_p: Tensor, logits_q: Tensor, mask: Tensor) -> Tensor:
-    """Exact KL(p || q) of two categorical policies over the legal actions.
-
-        KL = sum_a p(a) (log p(a) - log q(a)),    p, q softmax over {a : mask(a)}
-
-    logits_p, logits_q [T, N, A]; mask [T, N, A] bool, True where legal; result [T, N]. What the logits of
-    illegal actions are does not matter, and they get no gradient; a row without legal actions gives 0.
-    """
-    assert logits_p.shape == logits_q.shape == mask.shape, (logits_p.shape, logits_q.shape, mask.shape)
-    logp, logq = _legal_log_softmax(logits_p, mask), _legal_log_softmax(logits_q, mask)
-    return (logp.exp() * (logp - logq)).sum(-1)
-
-
-def _legal_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Log-probabilities over the legal actions; very low but finite elsewhere, for 0 * (inf - inf) is nan."""
-    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).log_softmax(-1)
-
-
 def normalize(advantage: Tensor, *, eps: float = 1e-8) -> Tensor:
     """(A - mean) / (std + eps) over the whole batch, any shape; std of the batch as a population.
 

@@ -109,7 +109,7 @@ class Matches:
 
     def _tick(self, lanes: Sequence[Lanes] | None, version: int) -> None:
         if self.env.over.any():
-            self._open(lanes)
+            self._open()
         acting = self.env.to_act.sum(axis=1, dtype=np.int32)
         self.length += acting
         self.decisions += int(acting.sum())
@@ -126,7 +126,7 @@ class Matches:
         if self.env.over.any():
             self._finish(lanes)
 
-    def _open(self, lanes: Sequence[Lanes] | None) -> None:
+    def _open(self) -> None:
         """Seat the next lineups in the games that are over."""
         games = np.flatnonzero(self.env.over)
         left = len(self.table) - self.next_lineup
@@ -145,10 +145,9 @@ class Matches:
         for play in self.parts:
             play.open(games)
         self._guarded(self.env.restart, games, self.match_seed[games])
-        self._drop_failed(lanes)
 
     def _finish(self, lanes: Sequence[Lanes] | None) -> None:
-        """Note the results of matches that ended with this step."""
+        """Note the results of matches that ended; those that failed, in opening or now, have none."""
         self._drop_failed(lanes)
         games = np.flatnonzero(self.env.over & (self.lineup[:, 0] >= 0))
         self.finished.append(

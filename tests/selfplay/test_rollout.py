@@ -394,9 +394,9 @@ def step_while_waiting():
 def first_is_never_noticed():
     original = Matches._open
 
-    def open_(self, lanes):
+    def open_(self):
         before = [play.is_first.copy() for play in self.parts]
-        original(self, lanes)
+        original(self)
         for play, first in zip(self.parts, before, strict=True):
             play.is_first[:] = first
 
@@ -446,9 +446,9 @@ def results_twice():
 def lineups_from_the_first_again():
     original = Matches._open
 
-    def open_(self, lanes):
+    def open_(self):
         self.next_lineup = 0
-        original(self, lanes)
+        original(self)
 
     return [(Matches, "_open", open_)]
 
