@@ -186,7 +186,12 @@ def test_dump_leaves_out_none_unless_it_differs_from_the_default():
     assert "anneal_steps" not in table["ppo"]
 
 
-SCALARS = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text())
+SCALARS = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+)
 OPTIONAL = st.none() | st.floats(1e-6, 1e6)
 
 
