@@ -1,0 +1,92 @@
+"""The CUDA unroll against the definition; its kernels run in Triton's interpreter, on a CPU."""
+
+import importlib.util
+import math
+
+import pytest
+import torch
+
+from policies.lstm import reference_unroll
+
+pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
+
+SIZES = [(1, 1, 1), (2, 3, 5), (7, 5, 16), (4, 9, 33), (3, 2, 600)]  # T, N, H
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """The module anew, with its kernels interpreted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        spec = importlib.util.find_spec("policies.lstm_triton")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def draw(length, lanes, width, first=0.3):
+    """input_gates, is_first, state, weight, gradient of the outputs"""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    is_first = torch.rand(length, lanes, generator=generator) < first
+    gates, state = normal(length, lanes, 4 * width), normal(2, lanes, width)
+    return gates, is_first, state, normal(4 * width, width) / math.sqrt(width), normal(length, lanes, width)
+
+
+def gradients(unroll, gates, is_first, state, weight, output_grad):
+    gates, weight = gates.clone().requires_grad_(), weight.clone().requires_grad_()
+    outputs, last = unroll(gates.clone(), is_first, state, weight)
+    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight))
+    return [x.detach() for x in (outputs, *last, *grads)]
+
+
+def exact(gates, is_first, state, weight, output_grad):
+    case = (x.double() if x.is_floating_point() else x for x in (gates, is_first, state, weight, output_grad))
+    return gradients(reference_unroll, *case)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_values_and_gradients_are_those_of_the_definition(interpreted, size, first):
+    case = draw(*size, first=first)
+    found = gradients(interpreted.unroll, *case)
+    names = ("outputs", "hidden", "cell", "grad gates", "grad weight")
+    for name, got, wanted in zip(names, found, exact(*case), strict=True):
+        assert got.dtype == torch.float32, name
+        assert float((got - wanted).abs().max()) < 5e-6 * max(1.0, float(wanted.abs().max())), name
+
+
+def test_bfloat16_gates_with_float32_cells(interpreted):
+    gates, is_first, state, weight, output_grad = draw(16, 4, 24)
+    case = gates.bfloat16(), is_first, state, weight, output_grad.bfloat16()
+    found = gradients(interpreted.unroll, *case)
+    wanted = exact(*(x.float() if x.is_floating_point() else x for x in case))
+    types = [torch.bfloat16, torch.float32, torch.float32, torch.bfloat16, torch.float32]
+    assert [x.dtype for x in found] == types
+    for got, exactly in zip(found, wanted, strict=True):
+        # A rounding is 2^-9 of the number, and the states send it on over 16 steps.
+        assert float((got - exactly).abs().max()) < 0.03 * max(1.0, float(exactly.abs().max()))
+
+
+def test_a_nan_before_a_reset_does_not_survive_it(interpreted):
+    gates, is_first, state, weight, output_grad = draw(3, 2, 8, first=0.0)
+    is_first[1], state[:, 0] = True, math.nan
+    outputs, _, _, gates_grad, weight_grad = gradients(
+        interpreted.unroll, gates, is_first, state, weight, output_grad
+    )
+    assert torch.isnan(outputs[0, 0]).all()
+    assert torch.isfinite(outputs[1:]).all()
+    assert torch.isfinite(gates_grad[1:]).all()
+    is_first[0] = True
+    again = gradients(interpreted.unroll, gates, is_first, state, weight, output_grad)
+    assert all(torch.isfinite(x).all() for x in again)
+
+
+def test_states_given_are_not_written(interpreted):
+    gates, is_first, state, weight, _ = draw(3, 2, 8)
+    before = state.clone()
+    interpreted.unroll(gates, is_first, state, weight)
+    assert torch.equal(state, before)
