@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,10 +58,50 @@ def best(logits: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def evaluate(logits: Tensor, legal: Tensor | None, choice: Tensor) -> tuple[Tensor, Tensor]:
-    """logp [...] of choices [...] and entropy [...] in nats."""
+    """logp [...] of choices [...] and entropy [...] in nats; very low but finite logp where illegal."""
+    if logits.device.type != "cpu" or logits.dtype != torch.float32:
+        return reference_evaluate(logits, legal, choice)
+    n = logits.shape[-1]
+    if legal is None:
+        legal = torch.ones_like(logits, dtype=torch.bool)
+    logp, entropy = _Evaluate.apply(
+        logits.reshape(-1, n).contiguous(), legal.reshape(-1, n).contiguous(), choice.reshape(-1)
+    )
+    return logp.reshape(choice.shape), entropy.reshape(choice.shape)
+
+
+def reference_evaluate(logits: Tensor, legal: Tensor | None, choice: Tensor) -> tuple[Tensor, Tensor]:
+    """`evaluate` by its definition, on any device."""
     every = log_probs(logits, legal)
     logp = every.gather(-1, choice[..., None])[..., 0]
-    return logp, -(every.exp() * every).sum(dim=-1)
+    # The illegal have no share in the entropy, nor a gradient of 0 times the lowest number.
+    known = every if legal is None else every.masked_fill(~legal, 0.0)
+    return logp, -(every.exp() * known).sum(dim=-1)
+
+
+class _Evaluate(torch.autograd.Function):
+    """`reference_evaluate` on a CPU: rows R, one pass each way."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, legal: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+        from policies import head_kernels
+
+        prob = torch.empty_like(logits)
+        log_total, logp, entropy = logits.new_empty(3, len(logits))
+        arrays = (logits, legal, choice, prob, log_total, logp, entropy)
+        head_kernels.evaluate(*(x.numpy() for x in arrays))
+        ctx.save_for_backward(logits, legal, choice, prob, log_total, entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        from policies import head_kernels
+
+        saved = ctx.saved_tensors
+        grad = torch.empty_like(saved[0])
+        arrays = (*saved, *(x.contiguous() for x in grads), grad)
+        head_kernels.evaluate_backward(*(x.numpy() for x in arrays))
+        return grad, None, None
 
 
 def kl(logits: Tensor, reference: Tensor, legal: Tensor | None) -> Tensor:

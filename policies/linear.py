@@ -30,20 +30,29 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return matmul_t(x, weight, bias)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+        y = matmul_t(x, weight, bias)
+        ctx.relu = relu
+        if relu:
+            y.relu_()
+            ctx.save_for_backward(x, weight, y)
+        else:
+            ctx.save_for_backward(x, weight)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        x, weight, *y = ctx.saved_tensors
         grad = grads[0].contiguous()
+        if ctx.relu:
+            grad = torch.ops.aten.threshold_backward(grad, y[0], 0.0)
         grad_x = matmul_t(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        return grad_x, weight_gradient(grad, x), grad.sum(0) if ctx.needs_input_grad[2] else None
+        return grad_x, weight_gradient(grad, x), grad.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x [M, K] -> [M, N] with gradients."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """x [M, K] -> [M, N] with gradients, cut off below 0 if `relu`."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        return _Linear.apply(x, weight, bias)
-    return functional.linear(x, weight, bias)
+        return _Linear.apply(x, weight, bias, relu)
+    y = functional.linear(x, weight, bias)
+    return functional.relu(y) if relu else y

@@ -49,7 +49,8 @@ class _Unroll(torch.autograd.Function):
         length, lanes, width = *input_gates.shape[:2], state.shape[2]
         hidden_in = state.new_empty(length, lanes, width)
         cell_in = torch.empty_like(hidden_in)
-        hiddens, cells = torch.empty_like(hidden_in), torch.empty_like(hidden_in)
+        states = state.new_empty(2, length, lanes, width)
+        hiddens, cells = states
         arrays = [x.numpy() for x in (input_gates, hidden_in, cell_in, hiddens, cells, is_first)]
         g, h_in, c_in, h, c, first = arrays
         last_h, last_c = state.numpy()
@@ -58,7 +59,7 @@ class _Unroll(torch.autograd.Function):
             kernels.forward(g[t], matmul_t(hidden_in[t], weight).numpy(), c_in[t], h[t], c[t])
             last_h, last_c = h[t], c[t]
         ctx.save_for_backward(input_gates, hidden_in, cell_in, cells, is_first, weight)
-        last = torch.stack((hiddens[-1], cells[-1]))
+        last = states[:, -1]
         ctx.mark_non_differentiable(last)
         return hiddens, last
 

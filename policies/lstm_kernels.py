@@ -2,7 +2,8 @@
 
 torch computes the cell as nine passes with a slow tanh; these kernels take one, about ten times
 faster. Each lane is worked through in several short loops, whose arrays stay in the first cache: one
-long loop would touch more arrays than the compiler will check for overlap, and stay scalar.
+long loop would touch more arrays than the compiler will check for overlap, and stay scalar. So would one
+that counts from 2H to 3H: loops begin at 0.
 
 The gates' order is i, f, g, o, as in torch.nn.LSTM. Their definition is `policies.lstm.reference_unroll`.
 """
@@ -23,16 +24,20 @@ def forward(gates, hidden_gates, cell_in, hidden, cell):  # type: ignore[no-unty
     """
     lanes, width = cell.shape
     for n in range(lanes):
+        for j in range(4 * width):
+            gates[n, j] += hidden_gates[n, j]
         for j in range(2 * width):
-            gates[n, j] = sigmoid(gates[n, j] + hidden_gates[n, j])
-        for j in range(2 * width, 3 * width):
-            gates[n, j] = tanh(gates[n, j] + hidden_gates[n, j])
-        for j in range(3 * width, 4 * width):
-            gates[n, j] = sigmoid(gates[n, j] + hidden_gates[n, j])
+            gates[n, j] = sigmoid(gates[n, j])
+        for j in range(width):
+            gates[n, 2 * width + j] = tanh(gates[n, 2 * width + j])
+        for j in range(width):
+            gates[n, 3 * width + j] = sigmoid(gates[n, 3 * width + j])
         for j in range(width):
             cell[n, j] = gates[n, width + j] * cell_in[n, j] + gates[n, j] * gates[n, 2 * width + j]
         for j in range(width):
-            hidden[n, j] = gates[n, 3 * width + j] * tanh(cell[n, j])
+            hidden[n, j] = tanh(cell[n, j])
+        for j in range(width):
+            hidden[n, j] *= gates[n, 3 * width + j]
 
 
 @numba.njit(**JIT)

@@ -17,7 +17,7 @@ from selfplay import losses
 from selfplay.config import PPOConfig
 from selfplay.fragments import Fragment, concatenate
 from selfplay.normalize import RewardScale, RunningMoments, popart_
-from selfplay.optim import SecondMoment, clip_per_parameter_
+from selfplay.optim import SecondMoment, clip_per_parameter_, flatten_, views
 from selfplay.replay import ReplayDifference, check_replay
 from selfplay.returns import gae, vtrace
 from selfplay.rollout import load_weights
@@ -64,11 +64,11 @@ class Learner:
         """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward."""
         self.policy, self.config = policy, config
         self.device = next(policy.parameters()).device
-        self.params = list(policy.parameters())
-        self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=ADAM_EPS, fused=True)
-        self.grads = [torch.empty_like(param, requires_grad=False) for param in self.params]
-        self.second_moment = SecondMoment.zeros(self.params)
         self.magnet: Policy | None = copy.deepcopy(policy) if config.magnet_coef else None
+        self.params = list(policy.parameters())
+        self.flat = flatten_(self.params)
+        self.adam = torch.optim.Adam([self.flat], lr=config.lr, eps=ADAM_EPS, fused=True)
+        self.second_moment = SecondMoment.zeros([self.flat])
         self.reward_scale = RewardScale().to(self.device)
         self.target_moments = RunningMoments().to(self.device)
         self.generator = np.random.Generator(np.random.PCG64(seed))
@@ -77,6 +77,8 @@ class Learner:
         # One torch thread each: the shards are the parallelism.
         threads = ThreadPoolExecutor(self.num_shards, initializer=torch.set_num_threads, initargs=(1,))
         self.pool = threads if self.num_shards > 1 else None
+        self.grads = self.flat.new_empty(self.num_shards, self.flat.numel(), requires_grad=False)
+        self.grad_views = [views(row, self.params) for row in self.grads]
 
     def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
@@ -179,18 +181,22 @@ class Learner:
         shards = lanes.chunk(self.num_shards)
         share = [len(shard) / len(lanes) for shard in shards]
         run = self.pool.map if self.pool else map
-        results = list(run(lambda shard: self._gradients(batch.lanes(shard), entropy_coef), shards))
-        for k, param in enumerate(self.params):
-            # Into memory laid out as the parameter's: fused Adam takes that for granted.
-            grad = torch.mul(results[0][0][k], share[0], out=self.grads[k])
-            for weight, (grads, _) in zip(share[1:], results[1:], strict=True):
-                grad.add_(grads[k], alpha=weight)
-            param.grad = grad
+        terms = list(
+            run(
+                lambda shard, grads: self._gradients(batch.lanes(shard), entropy_coef, grads),
+                shards,
+                self.grad_views,
+            )
+        )
+        grad = self.grads[0].mul_(share[0])
+        for weight, other in zip(share[1:], self.grads[1:], strict=False):
+            grad.add_(other, alpha=weight)
+        self.flat.grad = grad
         if self.config.grad_clip_sigma is not None:
-            clip_per_parameter_(self.params, self.second_moment, sigma=self.config.grad_clip_sigma)
+            clip_per_parameter_([self.flat], self.second_moment, sigma=self.config.grad_clip_sigma)
         limit = self.config.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.params, float("inf") if limit is None else limit)
-        means = sum(weight * values for weight, (_, values) in zip(share, results, strict=True))
+        norm = torch.nn.utils.clip_grad_norm_([self.flat], float("inf") if limit is None else limit)
+        means = sum(weight * values for weight, values in zip(share, terms, strict=True))
         assert isinstance(means, Tensor)
         values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
         if not np.isfinite(values).all():
@@ -200,29 +206,28 @@ class Learner:
         self.adam.step()
         return dict(zip(_TERMS, values, strict=True))
 
-    def _gradients(self, batch: Batch, entropy_coef: float) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Gradients of the mean loss over these lanes, and the means of its terms (`_TERMS`)."""
+    def _gradients(self, batch: Batch, entropy_coef: float, grads: list[Tensor]) -> Tensor:
+        """The mean loss's gradients over these lanes, to `grads`; gives its terms' means (`_TERMS`)."""
         config, policy = self.config, self.policy
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
             reference = self._magnet_head(batch)
         logp, entropy = policy.head.evaluate(out.head, batch.mask, batch.action)
-        surrogate = losses.ppo_policy_loss(
-            logp, batch.logp, batch.advantage, clip=config.clip, dual_clip=config.dual_clip
+        loss, terms = losses.ppo_loss(
+            losses.Elements(logp, entropy, out.value, batch.logp, batch.advantage, batch.target),
+            policy.value_std,
+            clip=config.clip,
+            dual_clip=config.dual_clip,
+            value_coef=config.value_coef,
+            entropy_coef=entropy_coef,
         )
-        # In the value head's own units, so that the weight means the same whatever the rewards' size.
-        value = losses.value_loss(out.value / policy.value_std, batch.target / policy.value_std).mean()
-        policy_term, entropy_term = surrogate.loss.mean(), entropy.mean()
-        loss = policy_term + config.value_coef * value - entropy_coef * entropy_term
         magnet = torch.zeros_like(loss)
         if self.magnet is not None:
             assert reference is not None
             magnet = policy.head.kl(out.head, self.magnet.head, reference, batch.mask, batch.action).mean()
             loss = loss + config.magnet_coef * magnet
-        grads = torch.autograd.grad(loss, self.params)
-        kl = losses.kl_estimate(logp.detach(), batch.logp).mean()
-        terms = (policy_term, value, entropy_term, kl, surrogate.clip_fraction, magnet)
-        return grads, torch.stack([term.detach() for term in terms])
+        torch._foreach_copy_(grads, torch.autograd.grad(loss, self.params))
+        return torch.cat((terms, magnet.detach()[None]))
 
     @torch.no_grad()
     def _magnet_head(self, batch: Batch) -> HeadInput | None:
@@ -240,10 +245,11 @@ class Learner:
         if self.magnet is not None:
             named["magnet"] = self.magnet
         tensors = {f"{k}:{name}": x for k, module in named.items() for name, x in module.state_dict().items()}
-        for k, moment in enumerate(self.second_moment.average):
+        for k, moment in enumerate(views(self.second_moment.average[0], self.params)):
             tensors[f"second_moment:{k}"] = moment
-        for k, slot in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam:{k}:{name}": x for name, x in slot.items()}
+        for name, slot in self.adam.state_dict()["state"].get(0, {}).items():
+            each = views(slot, self.params) if slot.dim() else [slot] * len(self.params)
+            tensors |= {f"adam:{k}:{name}": x for k, x in enumerate(each)}
         meta = {
             "version": self.version,
             "second_moment_updates": self.second_moment.num_updates,
@@ -263,13 +269,14 @@ class Learner:
         if self.magnet is not None:
             load_weights(self.magnet, parts["magnet"])
         for key, array in parts["second_moment"].items():
-            self.second_moment.average[int(key)].copy_(torch.tensor(array))
+            views(self.second_moment.average[0], self.params)[int(key)].copy_(torch.tensor(array))
+        own = {key: torch.tensor(array) for key, array in parts.get("adam", {}).items()}
         slots: dict[int, dict[str, Tensor]] = {}
-        for key, array in parts.get("adam", {}).items():
-            index, name = key.split(":")
-            slots.setdefault(int(index), {})[name] = torch.tensor(array)
-        adam = self.adam.state_dict()
-        self.adam.load_state_dict({"state": slots, "param_groups": adam["param_groups"]})
+        if own:
+            slots[0] = {"step": own["0:step"]}
+            for name in ("exp_avg", "exp_avg_sq"):
+                slots[0][name] = torch.cat([own[f"{k}:{name}"].reshape(-1) for k in range(len(self.params))])
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": slots})
         self.second_moment.num_updates = meta["second_moment_updates"]
         self.generator.bit_generator.state = meta["generator"]
         self.version = meta["version"]

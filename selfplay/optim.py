@@ -1,12 +1,29 @@
-"""Gradient clipping of OpenAI Five: every parameter by the history of its own gradient."""
+"""Parameters as one vector, and the gradient clipping of OpenAI Five: each by its own gradient's history."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
+
+
+def flatten_(params: Sequence[Tensor]) -> Tensor:
+    """One vector of all numbers, of which the parameters become views: what is done to it is done to them.
+
+    Adam, clipping and norms over one tensor are one call each, where many small tensors are many.
+    """
+    flat = torch.cat([param.detach().reshape(-1) for param in params])
+    for param, view in zip(params, views(flat, params), strict=True):
+        param.data = view
+    return flat
+
+
+def views(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """A vector's pieces in the shapes of the parameters, in their order."""
+    pieces = flat.split([param.numel() for param in params])
+    return [piece.view(param.shape) for piece, param in zip(pieces, params, strict=True)]
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from policies.linear import linear
 
@@ -27,5 +26,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[M, F] -> [M, widths[-1]]."""
         for weight, bias in zip(self.weight, self.bias, strict=True):
-            x = functional.relu(linear(x, weight, bias))
+            x = linear(x, weight, bias, relu=True)
         return x

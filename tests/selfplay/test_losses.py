@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.losses import kl_estimate, normalize, ppo_policy_loss, value_loss
+from selfplay.losses import (
+    Elements,
+    kl_estimate,
+    normalize,
+    ppo_loss,
+    ppo_policy_loss,
+    reference_ppo_loss,
+    value_loss,
+)
 
 numbers = st.floats(-3, 3, allow_nan=False)
 
@@ -138,3 +146,33 @@ def test_normalize_hand_worked_over_the_whole_batch():
 def test_normalize_of_equal_advantages_is_zero():
     assert torch.equal(normalize(torch.full((3, 2), 0.5)), torch.zeros(3, 2))
     assert torch.equal(normalize(torch.full((1, 1), 0.5)), torch.zeros(1, 1))
+
+
+def loss_and_gradients(function, elements, **options):
+    moving = [x.clone().requires_grad_() for x in elements[:3]]
+    loss, terms = function(Elements(*moving, *elements[3:]), torch.tensor(2.5), **options)
+    return loss.detach(), terms, *torch.autograd.grad(3.0 * loss, moving)
+
+
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
+def test_ppo_loss_is_the_definition_with_its_gradients(spread, dual_clip):
+    generator = torch.Generator().manual_seed(0)
+    old, entropy, value, advantage, target = torch.randn(5, 8, 50, generator=generator)
+    advantage[0, :5] = 0.0
+    logp = old + spread * torch.randn(8, 50, generator=generator)
+    elements = (logp, entropy, value, old, advantage, target)
+    options = {"clip": 0.2, "dual_clip": dual_clip, "value_coef": 0.7, "entropy_coef": 0.05}
+    wanted = loss_and_gradients(reference_ppo_loss, [x.double() for x in elements], **options)
+    for got, exact in zip(loss_and_gradients(ppo_loss, elements, **options), wanted, strict=True):
+        torch.testing.assert_close(got, exact.float(), atol=1e-6, rtol=1e-4)
+
+
+def test_ppo_loss_shows_a_nan_and_refuses_shapes_that_would_broadcast():
+    options = {"clip": 0.2, "dual_clip": None, "value_coef": 0.5, "entropy_coef": 0.0}
+    one = torch.zeros(3)
+    for k in range(6):
+        broken = [torch.tensor([0.0, math.nan, 0.0]) if j == k else one for j in range(6)]
+        assert ppo_loss(Elements(*broken), torch.tensor(1.0), **options)[0].isnan(), Elements._fields[k]
+    with pytest.raises(AssertionError):
+        ppo_loss(Elements(one, one, one, one, torch.zeros(1), one), torch.tensor(1.0), **options)
