@@ -55,13 +55,12 @@ class RunningMoments(nn.Module):
             return
         samples = x.to(torch.float64).reshape(-1, *shape)
         var, mean = torch.var_mean(samples, dim=0, correction=0)
-        total = self.count + len(samples)
-        share = len(samples) / total
+        share = len(samples) / (self.count + len(samples))
         distance = mean - self.mean
-        # New tensors: whoever holds the old mean (to rescale a value head) keeps the old numbers.
-        self.m2 = self.m2 + var * len(samples) + distance.square() * self.count * share
-        self.mean = self.mean + distance * share
-        self.count = total
+        # In place, since a recorded CUDA graph reads them where they lay.
+        self.m2.add_(var * len(samples)).add_(distance.square() * self.count * share)
+        self.mean.add_(distance * share)
+        self.count.add_(len(samples))
 
     def normalize(self, x: Tensor, *, clip: float | None = None) -> Tensor:
         """(x - mean) / std, held to +-clip where given; x [..., *shape] floating, and so the result."""

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from envs.vector import Bot, Tree
-from policies.policy import Policy
+from policies.policy import Output, Policy
+from selfplay.transfer import to_device, to_host
 
 NO_STATE = (0, 1, 1)
 
@@ -36,33 +37,56 @@ class Player(Protocol):
 
 
 class PolicyPlayer:
-    """Samples from a policy, or plays its likeliest action."""
+    """Samples from a policy, or plays its likeliest action; on whatever device the policy is."""
 
     def __init__(self, policy: Policy, *, greedy: bool = False) -> None:
         self.policy = policy
         self.greedy = greedy
+        self.device = policy.value_std.device
         self.state_shape = policy.state_shape
-        self.extras = tuple(path for path in policy.inputs if path.startswith("@"))
+        self.extras = extras(policy)
 
-    @torch.inference_mode()
     def act(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
-        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
-        head, legal = self.policy.head, _tensors(mask)
-        if self.greedy:
+        uniform = None if self.greedy else draw_uniform(self.policy, len(is_first), rng)
+        return self.decide(obs, mask, is_first, state, uniform)
+
+    @torch.inference_mode()
+    def decide(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, uniform: np.ndarray | None
+    ) -> Decision:
+        """What follows from uniform [R, U] in [0, 1); None: the likeliest actions."""
+        out, head = self._step(obs, is_first, state), self.policy.head
+        legal = self._tensors(mask)
+        if uniform is None:
             action, logp = head.best(out.head, legal)
         else:
-            uniform = rng.random((len(is_first), head.num_uniforms), dtype=np.float32)
-            action, logp = head.sample(out.head, legal, torch.from_numpy(uniform))
-        actions = {path: leaf.numpy() for path, leaf in action.items()}
-        return Decision(actions, logp.numpy(), out.value.numpy(), out.state.numpy())
+            action, logp = head.sample(out.head, legal, to_device(uniform, self.device))
+        *actions, logps, value, after = to_host([*action.values(), logp, out.value, out.state])
+        return Decision(dict(zip(action, actions, strict=True)), logps, value, after)
 
     @torch.inference_mode()
     def value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Value [R] of views in which nothing more is decided (a match was cut off there)."""
-        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
-        return out.value.numpy()
+        return to_host([self._step(obs, is_first, state).value])[0]
+
+    def _step(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> Output:
+        inputs = to_device(is_first, self.device), to_device(state, self.device)
+        return self.policy.step(self._tensors(obs), *inputs)
+
+    def _tensors(self, tree: Tree) -> dict[str, torch.Tensor]:
+        return {path: to_device(leaf, self.device) for path, leaf in tree.items()}
+
+
+def extras(policy: Policy) -> tuple[str, ...]:
+    """Leaves that a policy sees beside the game's observation."""
+    return tuple(path for path in policy.inputs if path.startswith("@"))
+
+
+def draw_uniform(policy: Policy, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """[R, U] in [0, 1), what so many decisions of this policy are drawn with."""
+    return rng.random((rows, policy.head.num_uniforms), dtype=np.float32)
 
 
 class BotPlayer:
@@ -78,7 +102,3 @@ class BotPlayer:
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
     ) -> Decision:
         return Decision(self.bot(obs, mask, rng), None, None, state)
-
-
-def _tensors(tree: Tree) -> dict[str, torch.Tensor]:
-    return {path: torch.from_numpy(leaf) for path, leaf in tree.items()}

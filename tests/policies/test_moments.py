@@ -89,11 +89,11 @@ def test_float32_batches_are_summed_in_float64_and_come_back_as_float32():
     assert moments.normalize(torch.zeros(2)).dtype == torch.float32
 
 
-def test_a_state_dict_carries_everything_and_shares_nothing():
+def test_a_state_dict_carries_everything_and_nothing_moves():
     moments, restored = of(torch.tensor([1.0, 5.0])), RunningMoments()
     restored.load_state_dict(moments.state_dict())
     assert set(moments.state_dict()) == {"count", "mean", "m2"}
-    held = moments.state_dict()
+    held = [x.data_ptr() for x in moments.state_dict().values()]
     moments.update(torch.tensor([100.0]))
     assert (restored.count, restored.mean, restored.var) == (2, 3, 4)
-    assert (held["count"], held["mean"], held["m2"]) == (2, 3, 8)
+    assert held == [x.data_ptr() for x in moments.state_dict().values()]  # a CUDA graph reads them there

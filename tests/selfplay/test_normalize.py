@@ -66,7 +66,7 @@ def test_popart_hand_worked_with_the_moments_of_two_updates():
     torch.nn.init.constant_(head.weight, 4.0)
     torch.nn.init.constant_(head.bias, 1.0)
     moments = RunningMoments()
-    old_mean, old_std = moments.mean, moments.std
+    old_mean, old_std = moments.mean.clone(), moments.std
     moments.update(double([1, 3, 5, 7, 9]))
     popart_(head.weight, head.bias, old_mean, old_std, moments.mean, moments.std)
     assert head.weight.item() == pytest.approx(math.sqrt(2))
