@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from selfplay.engine import Engine
     from selfplay.floor import Floor
-    from selfplay.matches import Lineups
     from selfplay.train import Training
     from selfplay.worker import Collected
 
@@ -154,7 +153,8 @@ def _warm_up(training: Training) -> None:
         if training.league.newest == known:
             training.snapshot()
             training.league.commit(training.iteration)
-    _train(training, StopConfig(iterations=training.iteration + WARM_UP_ITERATIONS))
+    iterations = max(WARM_UP_ITERATIONS, training.overlap.trial_left())
+    _train(training, StopConfig(iterations=training.iteration + iterations))
 
 
 def _train(training: Training, stop: StopConfig) -> None:
@@ -188,8 +188,8 @@ class _Listening:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
-        parts = self._engine.collect(lineups)
+    def collect(self) -> list[Collected]:
+        parts = self._engine.collect()
         self.collected.append(parts)
         return parts
 

@@ -167,6 +167,13 @@ class RolloutConfig(_Section):
         default=16, description="decisions of a lane in one batch, and the LSTM's backpropagation length"
     )
 
+    staleness: Annotated[int, Field(ge=0, le=1), BeforeValidator(_integral)] | Literal["auto"] = Field(
+        default="auto",
+        description="versions that the weights that play may be behind: 0: play and learning take turns; "
+        "1: the next batch is played during learning; auto: whichever a trial in the run finds faster, in "
+        "one process 0",
+    )
+
     @model_validator(mode="after")
     def _workers_share_games(self) -> RolloutConfig:
         workers = self.num_workers

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from selfplay.engine import Engine, Learned
 from selfplay.errors import CheckpointError, UserError
 from selfplay.league.league import League
 from selfplay.matches import MAIN
+from selfplay.overlap import Overlap
 from selfplay.rollout import too_many_failures
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
@@ -60,32 +61,59 @@ class Training:
         self.iteration = 0
         self.agent_steps = 0
         self.seconds = 0.0
+        self.overlap = Overlap(self._staleness())
+        self._last = (1, 0, 0.0)  # iterations, agent steps and seconds that the next one is expected to add
         self._unchecked = True
         self._saved_iteration = -1
         self._saved_seconds = 0.0
 
     def loop(self) -> None:
         """Sample -> learn -> record -> publish, until a stop condition or a signal."""
-        num_lineups = LINEUPS_PER_GAME * self.config.rollout.num_games // self.engine.num_rollouts
-        while not self._finished():
+        ahead = False  # whether the rollouts play for the next iteration already
+        while ahead or not self._finished():
             start = time.perf_counter()
-            collected = self.engine.collect(self.league.draw(self.engine.num_rollouts, num_lineups))
+            if not (overlapped := ahead):
+                self._begin_batch()
+            collected = self.engine.collect()
             sampled = time.perf_counter()
             if self._unchecked:
                 self._unchecked = self.engine.check_replay() is None
             checked = time.perf_counter()
+            if ahead := self.overlap.wanted() and self._may_play_ahead():
+                self._begin_batch()
+            begun = time.perf_counter()
             learned = self.engine.learn()
             self.iteration += 1
             trained = time.perf_counter()
             self.league.record([part.results for part in collected], iteration=self.iteration)
-            if self.iteration % self.config.league.snapshot_iterations == 0:
+            if self._snapshot_due(self.iteration):
                 self.snapshot()
             self.league.commit(self.iteration)
             end = time.perf_counter()
-            times = {"sample": sampled - start, "learn": trained - checked, "league": end - trained}
-            self._report(collected, learned, times, end - start)
-            if self._checkpoint_due():
+            sample, learn = sampled - start + begun - checked, trained - begun
+            times = {"sample": sample, "learn": learn, "league": end - trained}
+            self._report(collected, learned, times, end - start, overlapped)
+            if not ahead and self._checkpoint_due():
                 self.save()
+
+    def _begin_batch(self) -> None:
+        """Let the rollouts play, with the weights published last, matches that the league draws now."""
+        num_rollouts = self.engine.num_rollouts
+        num_lineups = LINEUPS_PER_GAME * self.config.rollout.num_games // num_rollouts
+        self.engine.begin(self.league.draw(num_rollouts, num_lineups))
+
+    def _may_play_ahead(self) -> bool:
+        """Whether the rollouts need not rest after this iteration: for its end, a snapshot, a checkpoint.
+
+        What a clock or the number of decisions tells is expected to go on as in the iteration before; where
+        it comes otherwise, the run rests one iteration later.
+        """
+        return not (
+            self._unchecked
+            or self._snapshot_due(self.iteration + 1)
+            or self._finished(*self._last)
+            or self._checkpoint_due(*self._last)
+        )
 
     def begin(self) -> None:
         """What precedes the first iteration: anchors are rated, the untrained policy joins the pool."""
@@ -121,6 +149,7 @@ class Training:
         self.seconds = self._saved_seconds = meta["seconds"]
         self._saved_iteration = self.iteration
         self.league.set_state(meta["league"], self.iteration)
+        self.overlap.set_state(meta["overlap"])
         self.run.truncate(self.iteration)
         if not self.engine.set_state(arrays, meta["engine"]):
             self.view.message(
@@ -158,6 +187,7 @@ class Training:
                 "seconds": self.seconds,
                 "config": self.config.model_dump(),
                 "league": self.league.state(),
+                "overlap": self.overlap.state(),
                 "engine": meta,
             },
             keep=self.config.checkpoint.keep,
@@ -171,28 +201,45 @@ class Training:
         self.engine.close()
         self.league.close()
 
-    def _finished(self) -> bool:
+    def _staleness(self) -> int | Literal["auto"]:
+        """As configured; in one process nothing can overlap, so that nothing is to be tried."""
+        chosen = self.config.rollout.staleness
+        return 0 if chosen == "auto" and resolve_num_workers(self.config) == 0 else chosen
+
+    def _finished(self, iterations: int = 0, agent_steps: int = 0, seconds: float = 0.0) -> bool:
+        """Whether the run is to end, here or so much later."""
         stop = self.config.stop
         return (
             self._interruption.number is not None
-            or (stop.iterations is not None and self.iteration >= stop.iterations)
-            or (stop.agent_steps is not None and self.agent_steps >= stop.agent_steps)
-            or (stop.seconds is not None and self.seconds >= stop.seconds)
+            or (stop.iterations is not None and self.iteration + iterations >= stop.iterations)
+            or (stop.agent_steps is not None and self.agent_steps + agent_steps >= stop.agent_steps)
+            or (stop.seconds is not None and self.seconds + seconds >= stop.seconds)
         )
 
-    def _checkpoint_due(self) -> bool:
+    def _snapshot_due(self, iteration: int) -> bool:
+        return iteration % self.config.league.snapshot_iterations == 0
+
+    def _checkpoint_due(self, iterations: int = 0, agent_steps: int = 0, seconds: float = 0.0) -> bool:
+        """Whether to save, here or so much later."""
         every = self.config.checkpoint
-        return (every.iterations is not None and self.iteration % every.iterations == 0) or (
-            every.seconds is not None and self.seconds - self._saved_seconds >= every.seconds
+        waited = self.seconds + seconds - self._saved_seconds
+        return (every.iterations is not None and (self.iteration + iterations) % every.iterations == 0) or (
+            every.seconds is not None and waited >= every.seconds
         )
 
     def _report(
-        self, collected: Sequence[Collected], learned: Learned, times: dict[str, float], elapsed: float
+        self,
+        collected: Sequence[Collected],
+        learned: Learned,
+        times: dict[str, float],
+        elapsed: float,
+        overlapped: bool,
     ) -> None:
         """One row of metrics, to the run directory and to whoever watches."""
         steps = learned.agent_steps - self.agent_steps
         self.agent_steps = learned.agent_steps
         self.seconds += elapsed
+        self._last = (1, steps, elapsed)
         lengths = np.concatenate([part.results.length for part in collected])
         metrics: dict[str, Any] = {
             "iteration": self.iteration,
@@ -202,6 +249,7 @@ class Training:
             "speed/acted_per_s": sum(part.decisions for part in collected) / elapsed,
             **{f"time/{name}": value for name, value in times.items()},
             **learned.metrics,
+            "data/overlap": int(overlapped),
             **self.league.metrics(),
         }
         metrics["match/dropped"] = dropped = sum(part.dropped for part in collected)
@@ -213,6 +261,8 @@ class Training:
             metrics["match/return"] = float(np.concatenate(list(map(_main_returns, collected))).mean())
         self.run.append(metrics)
         self.view.update(metrics)
+        if found := self.overlap.observe(steps, times["sample"] + times["learn"]):
+            self.view.message(found)
 
     def _tell_of_failures(self, collected: Sequence[Collected], dropped: int) -> None:
         """Say why matches were dropped; too often, and it is the end. Each worker counts its own too."""

@@ -29,12 +29,20 @@ class Learned(NamedTuple):
 
 
 class Engine(Protocol):
-    """Rollouts and a learner, in step: `collect`, then `learn`, which publishes new weights."""
+    """Rollouts and a learner, in step: `begin`, `collect`, then `learn`, which publishes new weights.
+
+    The next `begin` may come before `learn`: then rollouts and learner work at the same time, and what is
+    played is one version behind. `play` and `state` want rollouts at rest: nothing begun and not collected.
+    """
 
     num_rollouts: int
 
-    def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
-        """Every rollout plays with the published weights until its batch of lanes is complete."""
+    def begin(self, lineups: Sequence[Lineups]) -> None:
+        """Every rollout plays with the weights published last until its batch of lanes is complete."""
+        ...
+
+    def collect(self) -> list[Collected]:
+        """Wait for the batch that was begun; `learn` is of this one then."""
         ...
 
     def check_replay(self) -> ReplayDifference | None:

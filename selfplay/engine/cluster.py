@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,15 @@ _COLOUR = re.compile(r"\x1b\[\d*m")
 Ref = Any  # ray.ObjectRef, which carries no type through actor handles
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that the rollouts play."""
+
+    lineups: Sequence[Lineups]
+    batches: list[Ref]  # of each rollout
+    collected: list[Ref]
+
+
 class EngineError(RuntimeError):
     """Actors keep dying, or do not start."""
 
@@ -72,6 +82,7 @@ class RayEngine:
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
         self._deaths: Counter[str] = Counter()
+        self._begun: _Begun | None = None
         self._batches: list[ray.ObjectRef[Batch]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
         try:
@@ -94,19 +105,34 @@ class RayEngine:
         self._backup: State = self._ask_learner(lambda learner: learner.state.remote())
         self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
 
-    def collect(self, lineups: Sequence[Lineups]) -> list[Collected]:
-        names = {name for each in lineups for name in each.players}
-        batches: list[Ref] = [None] * self.num_rollouts
+    def begin(self, lineups: Sequence[Lineups]) -> None:
+        assert self._begun is None
+        self._begun = self._start_collect(lineups)
 
-        def start(index: int, rollout: ActorHandle) -> Ref:
-            own, refs = lineups[index], self._references(names)
-            refs = {name: refs[name] for name in own.players if name in refs}
-            method = rollout.collect.options(num_returns=2)
-            batches[index], collected = method.remote(self._weights_ref, self._version, own, refs)
-            return collected
+    def collect(self) -> list[Collected]:
+        assert self._begun is not None
+        begun, self._begun = self._begun, None
+        return self._finish_collect(begun)
 
-        results: list[Collected] = self._ask_rollouts(range(self.num_rollouts), start)
-        self._lineups, self._batches = lineups, batches
+    def _start_collect(self, lineups: Sequence[Lineups]) -> _Begun:
+        begun = _Begun(lineups, [None] * self.num_rollouts, [])
+        for index in range(self.num_rollouts):
+            begun.collected.append(self._call_collect(begun, index))
+        return begun
+
+    def _call_collect(self, begun: _Begun, index: int) -> Ref:
+        names = {name for each in begun.lineups for name in each.players}
+        own, refs = begun.lineups[index], self._references(names)
+        refs = {name: refs[name] for name in own.players if name in refs}
+        method = self._actors[_rollout(index)].collect.options(num_returns=2)
+        begun.batches[index], collected = method.remote(self._weights_ref, self._version, own, refs)
+        return collected
+
+    def _finish_collect(self, begun: _Begun) -> list[Collected]:
+        results: list[Collected] = self._await_rollouts(
+            range(self.num_rollouts), begun.collected, lambda index, _: self._call_collect(begun, index)
+        )
+        self._lineups, self._batches = begun.lineups, begun.batches
         return results
 
     def check_replay(self) -> ReplayDifference | None:
@@ -142,6 +168,7 @@ class RayEngine:
             return weights
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
+        assert self._begun is None
         self._backup = self._ask_learner(lambda learner: learner.state.remote())
         rollouts = self._ask_rollouts(range(self.num_rollouts), lambda index, rollout: rollout.state.remote())
         stems = {f"rollout-{k}": part for k, (part, _) in enumerate(rollouts)}
@@ -189,7 +216,7 @@ class RayEngine:
         return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path)
 
     def _start_learner(self, state: State | None) -> Ref:
-        # On CPUs it learns while the rollouts wait, on the cores that are theirs.
+        # On CPUs it learns on the cores that are the rollouts', which wait or, where they overlap, share.
         gpu = self._device == "cuda"
         place = self._place(self.num_rollouts if gpu else 0)
         options = {"num_cpus": 0, "num_gpus": int(gpu), "scheduling_strategy": place}
@@ -202,6 +229,12 @@ class RayEngine:
     def _ask_rollouts(self, indices: Sequence[int], call: Callable[[int, ActorHandle], Ref]) -> list[Any]:
         """The results of call(index, rollout), played at once; where a rollout dies, of its successor."""
         refs = [call(index, self._actors[_rollout(index)]) for index in indices]
+        return self._await_rollouts(indices, refs, call)
+
+    def _await_rollouts(
+        self, indices: Sequence[int], refs: Sequence[Ref], call: Callable[[int, ActorHandle], Ref]
+    ) -> list[Any]:
+        """What these refs of calls stand for; where a rollout dies, that of call(index, successor)."""
         results = []
         for index, ref in zip(indices, refs, strict=True):
             while True:
@@ -225,7 +258,7 @@ class RayEngine:
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
                 if self._batches:  # the results of these matches stay unrecorded
-                    self.collect(self._lineups)
+                    self._finish_collect(self._start_collect(self._lineups))
             except _DIED as error:
                 self._replace_learner(error)
 

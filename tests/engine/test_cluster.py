@@ -117,8 +117,13 @@ def lost_object() -> Any:
             return ref
 
 
+def collect(engine: Any) -> list[Any]:
+    engine.begin(lineups(engine))
+    return engine.collect()
+
+
 def step(engine: Any) -> Any:
-    engine.collect(lineups(engine))
+    collect(engine)
     return engine.learn()
 
 
@@ -131,10 +136,12 @@ def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool
 
 
 def test_one_worker_gives_the_numbers_of_one_process(alone: RayEngine) -> None:
+    """Taking turns, then with the next batch begun before each update."""
     snapshots = Snapshots()
     local = LocalEngine(small(0), snapshots)
     snapshots.weights = local.weights()
     assert_same_numbers(local, alone, iterations=6)
+    assert_same_numbers_ahead(local, alone, iterations=4)
 
 
 @pytest.mark.slow
@@ -152,7 +159,7 @@ def test_it_does_with_a_policy_for_each_seat(cluster: None) -> None:
 def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
     """Matches, updates, weights and states of both, step by step."""
     for iteration in range(iterations):
-        here, there = local.collect(lineups(local))[0], remote.collect(lineups(remote))[0]
+        here, there = collect(local)[0], collect(remote)[0]
         for name in ("lineup", "returns", "length", "seed"):
             np.testing.assert_array_equal(getattr(here.results, name), getattr(there.results, name))
         assert here.decisions == there.decisions
@@ -168,8 +175,23 @@ def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: in
     np.testing.assert_array_equal(here.returns, there.returns)
 
 
+def assert_same_numbers_ahead(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
+    """The same where the next batch is begun before each update."""
+    collect(local), collect(remote)
+    for _ in range(iterations):
+        for engine in (local, remote):
+            engine.begin(lineups(engine))
+        learned = local.learn()
+        assert learned == remote.learn()
+        here, there = local.collect()[0], remote.collect()[0]
+        np.testing.assert_array_equal(here.results.returns, there.results.returns)
+    assert learned.metrics["data/staleness"] > 1
+    assert same(local.weights(), remote.weights())
+    assert local.state()[1] == remote.state()[1]
+
+
 def test_two_workers_play_different_matches_and_report_staleness(engine: RayEngine) -> None:
-    first, second = engine.collect(lineups(engine))
+    first, second = collect(engine)
     assert not set(first.results.seed) & set(second.results.seed)
     assert engine.check_replay() is not None
     engine.learn()
@@ -182,7 +204,7 @@ def test_worker_killed_in_mid_collect(engine: RayEngine) -> None:
     version = step(engine).version
     old = actor(engine, "rollout worker 1")
     kill_during(engine, "rollout worker 1")
-    collected = engine.collect(lineups(engine))
+    collected = collect(engine)
     assert len(collected) == 2
     assert actor(engine, "rollout worker 1") != old
     # The new worker has the current weights: all its decisions are of the current version, and they replay.
@@ -198,9 +220,9 @@ def test_learner_killed(engine: RayEngine, during: str) -> None:
     weights = copied(engine.weights())
     if during == "collect":
         kill(actor(engine, LEARNER))
-        engine.collect(lineups(engine))
+        collect(engine)
     else:
-        engine.collect(lineups(engine))
+        collect(engine)
         kill_during(engine, LEARNER)
     engine.check_replay()
     assert same(weights, engine.weights())
@@ -208,6 +230,40 @@ def test_learner_killed(engine: RayEngine, during: str) -> None:
     assert after.version == before.version + 1
     assert after.agent_steps == before.agent_steps + 16 * 2 * 8
     assert not same(weights, engine.weights())
+
+
+@pytest.mark.parametrize("victims", [["rollout worker 0"], [LEARNER], [LEARNER, "rollout worker 1"]])
+def test_killed_while_playing_and_learning_at_once(engine: RayEngine, victims: list[str]) -> None:
+    before = step(engine)
+    collect(engine)
+    weights = copied(engine.weights())
+    timer = kill_during(engine, *victims)
+    engine.begin(lineups(engine))
+    after = engine.learn()
+    timer.join()
+    assert after.version == before.version + 1
+    assert not same(weights, engine.weights())
+    collected = engine.collect()
+    assert len(collected) == 2
+    last = engine.learn()
+    assert last.version == before.version + 2
+    assert last.agent_steps == before.agent_steps + 2 * 16 * 2 * 8
+    assert 0 <= last.metrics["data/staleness_max"] <= 3
+
+
+def test_fragment_lost_while_the_next_batch_is_played(engine: RayEngine) -> None:
+    """It is played again after the one that is under way, which stays what it was."""
+    before = step(engine)
+    collect(engine)
+    engine._batches[0] = lost_object()
+    engine.begin(lineups(engine))
+    begun = engine._begun
+    assert begun is not None
+    batches = list(begun.batches)
+    assert engine.learn().version == before.version + 1
+    engine.collect()
+    assert engine._batches == batches
+    assert engine.learn().version == before.version + 2
 
 
 def test_all_killed_at_once_and_in_a_checkpoint(engine: RayEngine) -> None:
@@ -236,13 +292,13 @@ def test_killed_again_and_again_ends_the_run(alone: RayEngine) -> None:
     alone._start_rollout = doomed  # type: ignore[method-assign]
     kill(actor(alone, "rollout worker 0"))
     with pytest.raises(EngineError, match=f"rollout worker 0 was lost {MAX_DEATHS} times"):
-        alone.collect(lineups(alone))
+        collect(alone)
     assert len(deaths) == MAX_DEATHS - 1
 
 
 def test_lost_fragment_is_collected_again(engine: RayEngine) -> None:
     version = step(engine).version
-    engine.collect(lineups(engine))
+    collect(engine)
     lost = lost_object()
     engine._batches[1] = lost
     engine.check_replay()
@@ -256,7 +312,7 @@ def test_lost_weights_are_published_again(engine: RayEngine) -> None:
     weights = copied(engine.weights())
     lost = lost_object()
     engine._weights_ref = engine._snapshots["main-0"] = lost
-    engine.collect(lineups(engine))
+    collect(engine)
     assert same(weights, engine.weights())
     engine._weights_ref = lost
     kill(actor(engine, LEARNER))  # as when its machine goes, with the only copy of the newest weights
@@ -274,9 +330,11 @@ def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> Non
         begin(4)
 
 
-def test_training_goes_on_after_faults(cluster: None, run_dir: Path) -> None:
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_training_goes_on_after_faults(cluster: None, run_dir: Path, staleness: int) -> None:
     """Worker and learner killed in turn: the metrics have every iteration, and nothing goes back."""
-    config = small(1, **{"stop.iterations": 8, "league.rating_games": 4})
+    changes = {"rollout.staleness": staleness, "league.snapshot_iterations": 6}
+    config = small(1, **{"stop.iterations": 8, "league.rating_games": 4}, **changes)
     run = RunDirectory.create(run_dir, config)
     told: list[str] = []
 
@@ -304,4 +362,7 @@ def test_training_goes_on_after_faults(cluster: None, run_dir: Path) -> None:
     rows = list(run.metrics())
     assert [row["iteration"] for row in rows] == list(range(1, 9))
     assert [row["agent_steps"] for row in rows] == [16 * 2 * 8 * k for k in range(1, 9)]
-    assert all(0 <= row["data/staleness"] <= row["data/staleness_max"] <= 2 for row in rows)
+    assert [row["data/overlap"] for row in rows] == ([0, 1, 1, 1, 1, 1, 0, 1] if staleness else [0] * 8)
+    assert all(
+        0 <= row["data/staleness"] <= row["data/staleness_max"] <= 2 + row["data/overlap"] for row in rows
+    )

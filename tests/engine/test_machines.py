@@ -47,17 +47,20 @@ def test_machine_vanishes(machines: Any) -> None:
     engine = RayEngine(configuration.resolve(table, {}, source="test"), lambda name: {}, print)
     lineups = [Lineups((MAIN,), np.zeros((4, 2), np.int32))] * 3
     for _ in range(2):
-        engine.collect(lineups)
+        engine.begin(lineups)
+        engine.collect()
         engine.learn()
     everyone = [LEARNER, *(f"rollout worker {k}" for k in range(3))]
     lost = [who for who in everyone if machine(engine, who) == gone.node_id]
     assert len(lost) >= 2
-    engine.collect(lineups)
+    engine.begin(lineups)
+    engine.collect()
     machines.add_node(num_cpus=2)
     machines.remove_node(gone, allow_graceful=False)
     assert engine.learn().version == 3
     for version in (4, 5):
-        engine.collect(lineups)
+        engine.begin(lineups)
+        engine.collect()
         assert engine.learn().version == version
     assert {machine(engine, who) for who in lost} & {gone.node_id} == set()
     engine.close()

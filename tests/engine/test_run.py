@@ -155,7 +155,7 @@ def test_mistakes_are_one_line(shell: Shell, arguments: list[str], message: str)
 
 
 def test_ctrl_c_saves_and_leaves_nothing_and_nothing_is_on_the_screen(shell: Shell) -> None:
-    process = shell.start(shell.config(), "--run-dir", "run")
+    process = shell.start(shell.config(), "--run-dir", "run", "--rollout.staleness", "1")
     shell.wait_for(2, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the driver and all that it started
     out, err = process.communicate()

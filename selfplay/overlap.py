@@ -1,0 +1,70 @@
+"""Whether the rollouts play the next batch while the learner learns: as configured, or as is faster."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any, Literal
+
+WARM_UP, BLOCK, ROUNDS = 4, 6, 3
+"""Under "auto": iterations before the trial, of each block, and how often both ways take their turn."""
+
+MARGIN = 1.05
+"""Overlapping must be so many times as fast, since it makes all data one version older."""
+
+
+class Overlap:
+    """Decides each iteration; under "auto" by a trial at the start of the run.
+
+    The trial alternates blocks of iterations in turns and blocks that overlap. Every block begins and ends
+    with idle rollouts, so that its decisions were all played and learned from within its own time; an
+    overlapping block of K iterations overlaps K - 1 times. The median over the rounds decides.
+    """
+
+    def __init__(self, staleness: int | Literal["auto"]) -> None:
+        self.chosen: bool | None = None if staleness == "auto" else staleness == 1
+        self._seen = 0  # iterations of the trial
+        self._steps = self._seconds = 0.0  # of the present block
+        self._speeds: list[float] = []  # decisions a second of the blocks so far
+
+    def wanted(self) -> bool:
+        """Whether to begin the next batch before the one in hand is learned from."""
+        if self.chosen is not None:
+            return self.chosen
+        block, place = divmod(self._seen - WARM_UP, BLOCK)
+        return block >= 0 and block % 2 == 1 and place < BLOCK - 1
+
+    def observe(self, steps: int, seconds: float) -> str | None:
+        """After an iteration of so many decisions; what the trial found, once, when it ends."""
+        if self.chosen is not None:
+            return None
+        self._seen += 1
+        if self._seen <= WARM_UP:
+            return None
+        self._steps += steps
+        self._seconds += seconds
+        if (self._seen - WARM_UP) % BLOCK:
+            return None
+        self._speeds.append(self._steps / self._seconds)
+        self._steps = self._seconds = 0.0
+        return self._decide() if len(self._speeds) == 2 * ROUNDS else None
+
+    def trial_left(self) -> int:
+        """Iterations until the choice is made."""
+        return WARM_UP + 2 * ROUNDS * BLOCK - self._seen if self.chosen is None else 0
+
+    def _decide(self) -> str:
+        pairs = zip(self._speeds[::2], self._speeds[1::2], strict=True)
+        gain = statistics.median(overlapped / turns for turns, overlapped in pairs)
+        self.chosen = gain >= MARGIN
+        choice = "play on while learning" if self.chosen else "take turns"
+        return f"playing on while learning is {gain:.2f} times as fast as taking turns: rollouts {choice}"
+
+    def state(self) -> dict[str, Any]:
+        """The choice, for a checkpoint; a trial that is under way begins anew."""
+        return {"chosen": self.chosen}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Keep what the run chose before; a choice of the configuration goes before it."""
+        if self.chosen is None:
+            self.chosen = state["chosen"]

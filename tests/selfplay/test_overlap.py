@@ -1,0 +1,177 @@
+"""Playing the next batch while this one is learned from: when, whose weights, and what must find rest."""
+
+import json
+import re
+import signal
+
+import pytest
+
+from selfplay import config as configuration
+from selfplay import overlap, train
+from selfplay.config import Config
+from selfplay.engine.local import LocalEngine
+from selfplay.errors import ConfigError
+from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
+from tests.selfplay.test_resume import assert_same_run
+
+STEPS = 64 * 2 * 3  # of an iteration: games, seats, length
+
+
+def config_of(staleness=1, **changes):
+    """One process, which plays ahead when it is told to, only not at the same time."""
+    table = {
+        "env": {"id": "connect_four"},
+        "policy": {"encoder": [8], "hidden_size": 6},
+        "rollout": {"num_games": 64, "num_workers": 0, "fragment_length": 3, "staleness": staleness},
+        "ppo": {"anneal_steps": 2000},
+        "league": {"snapshot_iterations": 100, "rating_games": 2},
+        "checkpoint": {"seconds": "none"},
+        "device": "cpu",
+    }
+    for section, values in changes.items():
+        table[section] = table.get(section, {}) | values
+    return Config.model_validate(table)
+
+
+def trained(path, *, resume=False, **changes):
+    """The rows of a run."""
+    assert train.run(config_of(**changes), path, resume) == 0
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def overlapped(rows):
+    return "".join(str(row["data/overlap"]) for row in rows)
+
+
+def test_taking_turns_is_fresh_and_playing_ahead_one_version_older(run_dir, tmp_path):
+    turns = trained(run_dir, staleness=0, stop={"iterations": 8})
+    ahead = trained(tmp_path / "ahead", stop={"iterations": 8})
+    assert (overlapped(turns), overlapped(ahead)) == ("00000000", "01111111")
+    assert turns[0]["data/staleness_max"] == 0
+    assert ahead[0] | {name: 0 for name in ahead[0] if name.startswith(("time", "speed", "seconds"))} == (
+        turns[0] | {name: 0 for name in turns[0] if name.startswith(("time", "speed", "seconds"))}
+    )
+    # Every decision of the second batch is of version 0, which the learner has left.
+    assert (ahead[1]["data/staleness"], ahead[1]["data/staleness_max"]) == (1, 1)
+    for one, other in zip(turns[2:], ahead[2:]):
+        assert 0 < one["data/staleness"] < 1 < other["data/staleness"] < 2
+        assert other["agent_steps"] == one["agent_steps"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"stop": {"iterations": 6}, "league": {"snapshot_iterations": 3}}, "011011"),
+        ({"stop": {"iterations": 6}, "checkpoint": {"iterations": 2}}, "010101"),
+        ({"stop": {"agent_steps": 4 * STEPS}}, "0111"),
+        ({"stop": {"agent_steps": 4 * STEPS + 1}}, "01111"),
+        ({"stop": {"iterations": 1}}, "0"),
+    ],
+)
+def test_snapshots_checkpoints_and_the_end_find_the_rollouts_at_rest(run_dir, changes, expected):
+    assert overlapped(trained(run_dir, **changes)) == expected
+
+
+def test_a_run_in_two_parts_is_the_run_at_once(tmp_path):
+    changes = {"checkpoint": {"iterations": 4, "seconds": "none"}, "league": {"snapshot_iterations": 3}}
+    whole = trained(tmp_path / "whole", stop={"iterations": 12}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 6}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
+    assert overlapped(whole) == "011001010011"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+
+
+def test_a_signal_lets_what_is_begun_be_learned_from(run_dir, monkeypatch):
+    learn = LocalEngine.learn
+
+    def interrupted(self):
+        learned = learn(self)
+        if learned.version == 3:
+            signal.raise_signal(signal.SIGINT)
+        return learned
+
+    monkeypatch.setattr(LocalEngine, "learn", interrupted)
+    assert train.run(config_of(), run_dir, resume=False) == 130
+    rows = (run_dir / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 4
+    assert trained(run_dir, stop={"iterations": 5}, resume=True)[-1]["iteration"] == 5
+
+
+def test_until_the_replay_check_has_passed_play_waits(run_dir, monkeypatch):
+    """Fragments of an older version cannot be checked."""
+    check, calls = LocalEngine.check_replay, []
+
+    def late(self):
+        calls.append(check(self))
+        return calls[-1] if len(calls) == 3 else None
+
+    monkeypatch.setattr(LocalEngine, "check_replay", late)
+    assert overlapped(trained(run_dir, stop={"iterations": 5})) == "00011"
+    assert len(calls) == 3
+
+
+def trial(speeds):
+    """What is wanted at each iteration of a trial, and what is said; speeds: of turns, of overlapping."""
+    choice, wanted, said = Overlap("auto"), [], []
+    while choice.chosen is None:
+        wanted.append(choice.wanted())
+        block = (len(wanted) - 1 - WARM_UP) // BLOCK
+        seconds = 100 / speeds[block % 2] * (1 if block != 1 else 0.2)  # one block that is lucky
+        said.append(choice.observe(100, seconds))
+        assert choice.trial_left() == WARM_UP + 2 * ROUNDS * BLOCK - len(wanted) or choice.chosen is not None
+    assert not any(said[:-1])
+    return choice, wanted, said[-1]
+
+
+def test_the_trial_alternates_and_every_block_ends_at_rest():
+    _, wanted, _ = trial((1.0, 1.0))
+    turns, ahead = [False] * BLOCK, [True] * (BLOCK - 1) + [False]
+    assert wanted == [False] * WARM_UP + (turns + ahead) * ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("speeds", "chosen", "told"),
+    [
+        ((100, 120), True, "1.20 times .* play on"),
+        ((100, 104), False, "1.04 .* turns"),
+        ((100, 60), False, "0.60"),
+    ],
+)
+def test_the_faster_way_is_kept_by_its_median(speeds, chosen, told):
+    choice, _, said = trial(speeds)
+    assert choice.chosen is chosen
+    assert choice.wanted() is chosen
+    assert re.search(told, said)
+    assert choice.observe(1, 1e9) is None
+    assert choice.trial_left() == 0
+    again = Overlap("auto")
+    again.set_state(choice.state())
+    assert again.wanted() is chosen
+    for configured in (0, 1):
+        other = Overlap(configured)
+        other.set_state(choice.state())
+        assert other.wanted() == bool(configured)
+
+
+def test_auto_takes_turns_in_one_process(run_dir, monkeypatch):
+    monkeypatch.setattr(overlap, "WARM_UP", 0)
+    monkeypatch.setattr(overlap, "BLOCK", 2)
+    assert overlapped(trained(run_dir, staleness="auto", stop={"iterations": 5})) == "00000"
+
+
+def test_a_resumed_run_keeps_its_choice(run_dir, monkeypatch):
+    # The driver believes in two workers, the engine is this process.
+    monkeypatch.setattr(train, "resolve_num_workers", lambda config: 2)
+    monkeypatch.setattr(overlap, "MARGIN", 0.0)
+    for name, value in (("WARM_UP", 1), ("BLOCK", 2), ("ROUNDS", 1)):
+        monkeypatch.setattr(overlap, name, value)
+    rows = trained(run_dir, staleness="auto", stop={"iterations": 7})
+    assert overlapped(rows) == "0000101"
+    rows = trained(run_dir, staleness="auto", stop={"iterations": 10}, resume=True)
+    assert overlapped(rows) == "0000101" + "011"
+
+
+@pytest.mark.parametrize("value", [2, -1, "often", True, 0.5])
+def test_other_values_are_refused(value):
+    with pytest.raises(ConfigError, match=r"rollout\.staleness=.* it must be an integer >= 0"):
+        configuration.load("connect_four", {"rollout.staleness": value})
