@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,8 +12,6 @@ from typing import Any
 
 WORKLOADS = ("cartpole", "connect_four", "simple_tag", "rock_paper_scissors")
 LEFT_OUT = 3  # exit code: the peer cannot play this workload, and the last line of stderr says why
-
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the comparison is one of CPUs
 
 
 class CannotRun(Exception):

@@ -6,6 +6,9 @@ have one legal action, 0, which is ignored. A match that is over begins anew wit
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from envs import registry
 from envs.vector import VectorEnv
 
+SHOWN = ("obs", "mask", "acting", "reward", "terminated", "truncated")
 NATIVE = ("cartpole", "connect_four", "rock_paper_scissors")
 
 
@@ -33,8 +37,10 @@ class Rows(Protocol):
         """action [N] of any integer type; one that is illegal becomes a legal one drawn uniformly."""
 
 
-def make(workload: str, num_games: int, seed: int = 0) -> Rows:
-    """The workload with so many matches, the first of them open."""
+def make(workload: str, num_games: int, seed: int = 0, processes: int = 1) -> Rows:
+    """The workload with so many matches, the first of them open, shared equally among processes."""
+    if processes > 1:
+        return SplitRows(workload, num_games, seed, processes)
     if workload in NATIVE:
         return NativeRows(registry.make(workload, num_games), seed)
     return TagRows(num_games, seed)
@@ -74,7 +80,7 @@ class NativeRows:
         self._env.restart(games, self._rng.integers(2**64, size=len(games), dtype=np.uint64))
         self.obs[:] = self._shown.reshape(self.obs.shape)
         if self._legal is not None:
-            self.mask[:] = self._legal.reshape(self.mask.shape)
+            np.logical_and(self._legal.reshape(self.mask.shape), self.acting[:, None], out=self.mask)
             self.mask[:, 0] |= ~self.acting
 
 
@@ -116,6 +122,76 @@ class TagRows:
         for row, seat in enumerate(self._seats, game * self.seats):
             view = obs[seat]
             self.obs[row, : len(view)] = view
+
+
+class SplitRows:
+    """Equal parts of the matches, each stepped by a process of its own; this one has the last part.
+
+    Worth it for games whose steps are Python. The others are forked: make it before any thread starts.
+    """
+
+    obs: np.ndarray
+    mask: np.ndarray
+    acting: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def __init__(self, workload: str, num_games: int, seed: int, processes: int) -> None:
+        if num_games % processes:
+            raise ValueError(f"{num_games} matches cannot be shared equally among {processes} processes")
+        part_games = num_games // processes
+        self._own = own = make(workload, part_games, seed)
+        self.seats, self.num_actions = own.seats, own.num_actions
+        self.num_rows = own.num_rows * processes
+        for name in SHOWN:
+            setattr(self, name, self._shared(getattr(own, name)))
+        self._action = self._shared(np.zeros(0, np.int64))
+        context = multiprocessing.get_context("fork")
+        self._pipes = []
+        for part in range(processes - 1):
+            here, there = context.Pipe()
+            arguments = (here, there, workload, part_games, seed + 1 + part, part)
+            context.Process(target=self._serve, args=arguments, daemon=True).start()
+            self._pipes.append(here)
+        self._own_part = processes - 1
+        self._show(own, self._own_part)
+        for pipe in self._pipes:
+            pipe.recv_bytes()
+
+    def step(self, action: np.ndarray) -> None:
+        self._action[:] = action
+        for pipe in self._pipes:
+            pipe.send_bytes(b"")
+        self._step_part(self._own, self._own_part)
+        for pipe in self._pipes:
+            pipe.recv_bytes()
+
+    def _shared(self, part: np.ndarray) -> np.ndarray:
+        """Zeros in shared memory for all parts like this one, [N, ...]."""
+        shape = (self.num_rows, *part.shape[1:])
+        memory = multiprocessing.RawArray("b", int(np.prod(shape)) * part.itemsize)
+        return np.frombuffer(memory, part.dtype).reshape(shape)
+
+    def _serve(
+        self, theirs: Connection, pipe: Connection, workload: str, num_games: int, seed: int, part: int
+    ) -> None:
+        theirs.close()  # else the end of their process would not be seen here
+        game = make(workload, num_games, seed)
+        self._show(game, part)
+        with contextlib.suppress(EOFError, BrokenPipeError):
+            while True:
+                pipe.send_bytes(b"")
+                pipe.recv_bytes()
+                self._step_part(game, part)
+
+    def _step_part(self, game: Rows, part: int) -> None:
+        game.step(self._action[part * game.num_rows : (part + 1) * game.num_rows])
+        self._show(game, part)
+
+    def _show(self, game: Rows, part: int) -> None:
+        for name in SHOWN:
+            getattr(self, name)[part * game.num_rows : (part + 1) * game.num_rows] = getattr(game, name)
 
 
 def _made_legal(action: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
