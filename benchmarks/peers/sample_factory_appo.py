@@ -1,6 +1,15 @@
-"""The peer: Sample Factory's APPO with an LSTM, batched sampling, on rows.
+"""The peer: Sample Factory's APPO with an LSTM, batched sampling; rows are one env of many agents to it.
 
-python -m benchmarks.peers.sample_factory_appo WORKLOAD [--seconds 10]
+    python -m benchmarks.peers.sample_factory_appo WORKLOAD [--seconds 10]
+
+Counted is what the learner has learned from. Its batched sampler knows neither action masks nor agents that
+wait, so that both seats of Connect Four are stepped and learned from at every move; its other sampler goes
+through agents in Python.
+
+Tried on two cores, thousands of decisions a second, one short run each; "games x minibatches", mode serial:
+Connect Four 128x1 29, 256x1 35, 256x4 34, 512x1 26, 2048x1 25 (async: 512 16, with two workers 19, 1024 in
+two splits 18; sync with two workers 256 21); cart-pole 512x1 83, 512x2 68, 1024x1 50; rock, paper, scissors
+256x1 83; simple_tag serial 64x1 11, async with two workers 32x1 17, 64x1 18 (two splits 18), 128x1 18.
 """
 
 from __future__ import annotations
@@ -22,25 +31,12 @@ from benchmarks.peers import rows as workloads
 from benchmarks.peers.common import Measured, Meter, main
 
 UNROLL = 16
+SERIAL = {"minibatches": 1, "mode": "serial", "workers": 1, "splits": 1, "threads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cartpole": {"games": 1024, "minibatches": 1, "mode": "serial", "workers": 1, "splits": 1, "threads": 2},
-    "connect_four": {
-        "games": 512,
-        "minibatches": 1,
-        "mode": "serial",
-        "workers": 1,
-        "splits": 1,
-        "threads": 2,
-    },
-    "simple_tag": {"games": 64, "minibatches": 1, "mode": "async", "workers": 2, "splits": 1, "threads": 2},
-    "rock_paper_scissors": {
-        "games": 512,
-        "minibatches": 1,
-        "mode": "serial",
-        "workers": 1,
-        "splits": 1,
-        "threads": 2,
-    },
+    "cartpole": {"games": 512, **SERIAL},
+    "connect_four": {"games": 256, **SERIAL},
+    "simple_tag": {"games": 64, **SERIAL, "mode": "async", "workers": 2},
+    "rock_paper_scissors": {"games": 256, **SERIAL},
 }
 ROWS_OF_A_DECISION = {"connect_four": 2}  # else 1: every row acts at every step
 
@@ -99,7 +95,8 @@ def arguments(
         "num_workers": workers, "num_envs_per_worker": splits, "worker_num_splits": splits,
         "rollout": UNROLL, "recurrence": UNROLL, "num_epochs": 1,
         "batch_size": batch // minibatches, "num_batches_per_epoch": minibatches,
-        "use_rnn": True, "rnn_type": "lstm", "rnn_size": 128, "encoder_mlp_layers": 128, "nonlinearity": "relu",
+        "use_rnn": True, "rnn_type": "lstm", "rnn_size": 128, "encoder_mlp_layers": 128,
+        "nonlinearity": "relu",
         "ppo_clip_ratio": 0.2, "learning_rate": 5e-4, "exploration_loss_coeff": 0.01,
         "normalize_input": False, "normalize_returns": False,
         "decorrelate_experience_max_seconds": 0, "decorrelate_envs_on_one_worker": False,
