@@ -45,7 +45,7 @@ class PufferRows(pufferlib.PufferEnv):
     def __init__(self, workload: str, num_games: int, buf: Any = None, seed: int = 0) -> None:
         self._rows = rows = workloads.make(workload, num_games, seed)
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, rows.obs.shape[1:], np.float32)
-        self.single_action_space = gymnasium.spaces.Discrete(rows.num_actions)
+        self.single_action_space: gymnasium.Space = gymnasium.spaces.Discrete(rows.num_actions)
         self.num_agents = rows.num_rows
         super().__init__(buf)
 

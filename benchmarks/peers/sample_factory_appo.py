@@ -56,9 +56,7 @@ class BatchedRows(gymnasium.Env):
         """obs [N, F]: the matches are open already."""
         return self._rows.obs, {}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """action [N] -> obs [N, F], reward [N], terminated [N], truncated [N]."""
         rows = self._rows
         rows.step(action)
