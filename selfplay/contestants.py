@@ -20,9 +20,8 @@ from selfplay.matches import MAIN
 from selfplay.part_play import Seated
 from selfplay.parts import Part, policy_of, split
 from selfplay.players import PolicyPlayer
-from selfplay.rollout import load_weights
 from selfplay.run_directory import RunDirectory
-from selfplay.weights import by_part
+from selfplay.weights import by_part, load_weights
 from selfplay.worker import BOT_PREFIX, RANDOM
 
 HUMAN = "human"

@@ -15,13 +15,15 @@ from policies.heads import HeadInput
 from policies.policy import Leaves, Policy
 from selfplay import losses
 from selfplay.config import PPOConfig
+from selfplay.cuda_graphs import GraphedGradients
 from selfplay.fragments import Fragment, concatenate
 from selfplay.normalize import RewardScale, RunningMoments, popart_
 from selfplay.optim import SecondMoment, clip_per_parameter_, flatten_, views
 from selfplay.replay import ReplayDifference, check_replay
 from selfplay.returns import gae, vtrace
-from selfplay.rollout import load_weights
 from selfplay.schedules import linear
+from selfplay.transfer import to_device
+from selfplay.weights import load_weights
 
 ADAM_EPS = 1e-5
 
@@ -79,6 +81,7 @@ class Learner:
         self.pool = threads if self.num_shards > 1 else None
         self.grads = self.flat.new_empty(self.num_shards, self.flat.numel(), requires_grad=False)
         self.grad_views = [views(row, self.params) for row in self.grads]
+        self.graphed = GraphedGradients(self._whole, self._held) if self.device.type == "cuda" else None
 
     def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
@@ -98,7 +101,7 @@ class Learner:
         for group in self.adam.param_groups:
             group["lr"] = lr
 
-        reward = torch.as_tensor(fragment.reward, device=self.device)
+        reward = to_device(fragment.reward, self.device)
         if config.normalize_reward:
             reward = self.reward_scale.scale(reward)
         batch, explained_variance = self._prepare(fragment, reward)
@@ -136,8 +139,7 @@ class Learner:
         config = self.config
 
         def tensor(array: np.ndarray) -> Tensor:
-            # Arrays from the object store are read-only; nothing here writes to them.
-            return torch.as_tensor(array, device=self.device)
+            return to_device(array, self.device)
 
         def tensors(tree: Mapping[str, np.ndarray]) -> Leaves:
             return {path: tensor(leaf) for path, leaf in tree.items()}
@@ -181,13 +183,16 @@ class Learner:
         shards = lanes.chunk(self.num_shards)
         share = [len(shard) / len(lanes) for shard in shards]
         run = self.pool.map if self.pool else map
-        terms = list(
-            run(
-                lambda shard, grads: self._gradients(batch.lanes(shard), entropy_coef, grads),
-                shards,
-                self.grad_views,
+        if self.graphed is not None:
+            terms = [self.graphed(batch, lanes, entropy_coef)]
+        else:
+            terms = list(
+                run(
+                    lambda shard, grads: self._gradients(batch.lanes(shard), entropy_coef, grads),
+                    shards,
+                    self.grad_views,
+                )
             )
-        )
         grad = self.grads[0].mul_(share[0])
         for weight, other in zip(share[1:], self.grads[1:], strict=False):
             grad.add_(other, alpha=weight)
@@ -206,7 +211,16 @@ class Learner:
         self.adam.step()
         return dict(zip(_TERMS, values, strict=True))
 
-    def _gradients(self, batch: Batch, entropy_coef: float, grads: list[Tensor]) -> Tensor:
+    def _whole(self, batch: Batch, entropy_coef: Tensor) -> Tensor:
+        """`_gradients` of a minibatch that is not shared among threads."""
+        return self._gradients(batch, entropy_coef, self.grad_views[0])
+
+    def _held(self) -> list[Tensor]:
+        """What `_gradients` reads and writes beside a batch."""
+        magnet = () if self.magnet is None else self.magnet.state_dict().values()
+        return [*self.policy.state_dict().values(), *magnet, self.grads]
+
+    def _gradients(self, batch: Batch, entropy_coef: float | Tensor, grads: list[Tensor]) -> Tensor:
         """The mean loss's gradients over these lanes, to `grads`; gives its terms' means (`_TERMS`)."""
         config, policy = self.config, self.policy
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):

@@ -89,7 +89,7 @@ def ppo_loss(
     clip: float,
     dual_clip: float | None,
     value_coef: float,
-    entropy_coef: float,
+    entropy_coef: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Mean loss [] with gradients, and the means [5] of its terms without.
 
@@ -115,7 +115,7 @@ def reference_ppo_loss(
     clip: float,
     dual_clip: float | None,
     value_coef: float,
-    entropy_coef: float,
+    entropy_coef: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """`ppo_loss` by its definition, on any device."""
     logp, entropy, value, old_logp, advantage, target = elements

@@ -21,7 +21,7 @@ from policies.spaces import (
 )
 from selfplay.lanes import Lanes
 from selfplay.parts import Part
-from selfplay.players import Player, PolicyPlayer
+from selfplay.players import Learning, Player
 
 Seated = Sequence[Player]
 """Whoever holds a seat: one player for each part of the game."""
@@ -147,7 +147,7 @@ class PartPlay:
         cut = env.truncated[:, self.part.seats].reshape(-1) & (lanes.held >= 0)
         if cut.any():
             rows = np.flatnonzero(cut)
-            assert isinstance(main, PolicyPlayer)
+            assert isinstance(main, Learning)
             state = self.state_of(main)[:, :, rows]
             obs, _ = self.views(rows, main.extras)
             final_value[rows] = main.value(obs, self.is_first[rows], state)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from envs.vector import Bot, Tree
 from policies.policy import Output, Policy
 from selfplay.transfer import to_device, to_host
+from selfplay.weights import load_weights
 
 NO_STATE = (0, 1, 1)
 
@@ -36,6 +38,21 @@ class Player(Protocol):
         ...
 
 
+@runtime_checkable
+class Learning(Player, Protocol):
+    """A player that is learned from."""
+
+    policy: Policy
+
+    def load(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        """Play with these weights from the next decision on."""
+        ...
+
+    def value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Value [R] of views in which nothing more is decided (a match was cut off there)."""
+        ...
+
+
 class PolicyPlayer:
     """Samples from a policy, or plays its likeliest action; on whatever device the policy is."""
 
@@ -45,6 +62,9 @@ class PolicyPlayer:
         self.device = policy.value_std.device
         self.state_shape = policy.state_shape
         self.extras = extras(policy)
+
+    def load(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        load_weights(self.policy, weights)
 
     def act(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from envs.failures import RAISED
 from envs.vector import GameError, Tree, VectorEnv
@@ -20,7 +19,7 @@ from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.part_play import PartPlay, Seated
 from selfplay.parts import Part
-from selfplay.players import PolicyPlayer
+from selfplay.players import Learning, Player
 
 MOST_BATCHES = 8
 """Batches that a part gives in one collection, at most, while another part has not given its first."""
@@ -268,7 +267,7 @@ class _GameFailure(Exception):
 class Rollout:
     """Matches of the learning player, until enough fragments are complete."""
 
-    def __init__(self, matches: Matches, main: Sequence[PolicyPlayer], *, length: int) -> None:
+    def __init__(self, matches: Matches, main: Sequence[Learning], *, length: int) -> None:
         """main: the learning player, a policy for each part; length: decisions of a fragment, T.
 
         A batch of a part is as many lanes as the game has rows of it.
@@ -281,7 +280,7 @@ class Rollout:
     def load(self, weights: Sequence[Mapping[str, np.ndarray]], version: int) -> None:
         """Play with these weights, of each part, from the next decision on."""
         for player, part in zip(self.main, weights, strict=True):
-            load_weights(player.policy, part)
+            player.load(part, version)
         self.version = version
 
     def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
@@ -327,16 +326,10 @@ def too_many_failures(env_id: str, failures: int, allowed: int, cause: str) -> s
     return f"{env_id}: its code failed {times}, env.max_failures={allowed}; the last: {cause}"
 
 
-def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Copy arrays by parameter name into a module; they stay the caller's."""
-    # Arrays from the object store are read-only, which from_numpy warns of; the copy never writes.
-    module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
-
-
 _MATCH_ARRAYS = ("lineup", "match_seed", "returns", "length", "table")
 
 
-def _lanes(play: PartPlay, player: PolicyPlayer, length: int) -> Lanes:
+def _lanes(play: PartPlay, player: Player, length: int) -> Lanes:
     """Lanes for what this player sees and does in its part."""
     obs, mask = play.views(np.arange(1), player.extras)
     action = {path: leaf[0] for path, leaf in play.group_action.items()}

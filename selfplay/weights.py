@@ -1,10 +1,11 @@
-"""Arrays of several parts in one table, as the league and checkpoints keep them."""
+"""Weights as arrays by name: those of several parts in one table, as the league and checkpoints keep them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -28,3 +29,9 @@ def by_part(table: Arrays, parts: Sequence[str]) -> tuple[dict[str, np.ndarray],
         {name.removeprefix(f"{part}/"): x for name, x in table.items() if name.startswith(f"{part}/")}
         for part in parts
     )
+
+
+def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Copy arrays by parameter name into a module; they stay the caller's."""
+    # Arrays from the object store are read-only, which from_numpy warns of; the copy never writes.
+    module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})

@@ -24,8 +24,8 @@ from selfplay.memory import keep_freed_memory
 from selfplay.part_play import Seated
 from selfplay.parts import Part, split
 from selfplay.players import BotPlayer, PolicyPlayer
-from selfplay.rollout import Batch, Matches, Rollout, load_weights
-from selfplay.weights import by_part
+from selfplay.rollout import Batch, Matches, Rollout
+from selfplay.weights import by_part, load_weights
 
 RANDOM = "random"
 BOT_PREFIX = "bot:"

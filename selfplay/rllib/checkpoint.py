@@ -9,8 +9,7 @@ import numpy as np
 from selfplay.config import Config
 from selfplay.errors import UserError
 from selfplay.rllib.module import PolicyModule
-from selfplay.rollout import load_weights
-from selfplay.weights import by_part
+from selfplay.weights import by_part, load_weights
 from selfplay.worker import make_game, make_parts, make_policies
 
 

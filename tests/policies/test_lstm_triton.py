@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from policies.lstm import reference_unroll
+from policies.lstm import reference_unroll, unroll_for
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
 
@@ -90,3 +90,9 @@ def test_states_given_are_not_written(interpreted):
     before = state.clone()
     interpreted.unroll(gates, is_first, state, weight)
     assert torch.equal(state, before)
+
+
+def test_it_is_what_cuda_unrolls_with():
+    cuda = torch.device("cuda")
+    assert unroll_for(cuda, torch.float32).__module__ == "policies.lstm_triton"
+    assert unroll_for(cuda, torch.float64) is reference_unroll

@@ -35,6 +35,13 @@ def rerun(function):
 
 def play(env_id="connect_four", spec=None):
     """A learner and a batch of its policy."""
+    learner, fragment = fragments(env_id, spec)
+    batch, _ = learner._prepare(fragment, torch.as_tensor(fragment.reward))
+    return learner, batch._replace(state=torch.randn_like(batch.state))
+
+
+def fragments(env_id="connect_four", spec=None):
+    """A learner and what its policy played."""
     env = make(env_id, GAMES)
     group = env.groups[0]
     torch.manual_seed(0)
@@ -44,9 +51,7 @@ def play(env_id="connect_four", spec=None):
     rollout = make_rollout(env, PolicyPlayer(policy), length=8)
     rollout.assign(Lineups((MAIN,), np.zeros((GAMES, len(env.teams)), np.int32)), {})
     (fragment,), _ = rollout.collect()
-    learner = Learner(policy, PPOConfig(), seed=0)
-    batch, _ = learner._prepare(fragment, torch.as_tensor(fragment.reward))
-    return learner, batch._replace(state=torch.randn_like(batch.state))
+    return Learner(policy, PPOConfig(magnet_coef=0.1, epochs=2), seed=0), fragment
 
 
 def graphed(learner, count=None):
@@ -57,13 +62,10 @@ def graphed(learner, count=None):
             count.append(1)
         return rerun(function)
 
-    def held():
-        return (*learner.policy.state_dict().values(), *learner.grad_views[0])
-
     def gradients(batch, coef):
         return learner._gradients(batch, float(coef), learner.grad_views[0])
 
-    return GraphedGradients(gradients, held, record)
+    return GraphedGradients(gradients, learner._held, record)
 
 
 def eager(learner, batch, lanes, coef):
@@ -92,6 +94,15 @@ def test_a_shape_is_recorded_once_and_the_fifth_is_not(monkeypatch):
         lanes = torch.arange(width)
         torch.testing.assert_close(graphs(batch, lanes, 0.1), eager(learner, batch, lanes, 0.1)[0])
     assert len(recorded) == cuda_graphs.MOST_SHAPES == 4
+
+
+def test_an_update_by_graphs_is_the_update_without():
+    (plain, fragment), (learner, _) = fragments(), fragments()
+    learner.graphed = graphed(learner)
+    for _ in range(2):
+        assert learner.update([fragment]) == plain.update([fragment])
+    for name, weight in plain.weights().items():
+        np.testing.assert_array_equal(learner.weights()[name], weight)
 
 
 def test_what_the_policy_learned_since_is_seen():

@@ -12,7 +12,7 @@ from envs.connect_four import ConnectFour
 from policies.lstm import reference_unroll
 from policies.policy import Policy, PolicySpec
 from selfplay import learner as learner_module
-from selfplay import rollout as rollout_module
+from selfplay import players as players_module
 from selfplay.config import PPOConfig
 from selfplay.fragments import concatenate
 from selfplay.learner import ADAM_EPS, Learner
@@ -20,7 +20,7 @@ from selfplay.learners import Learners
 from selfplay.matches import MAIN, Lineups
 from selfplay.optim import views
 from selfplay.players import PolicyPlayer
-from selfplay.rollout import load_weights
+from selfplay.weights import load_weights
 from tests.playing import alone, make_rollout
 from tests.selfplay.test_rollout import draw_lineups, make_policy, opponents
 from tests.toy_games import TOYS
@@ -460,7 +460,7 @@ def aliased_everything():
     def load(module, weights):
         module.load_state_dict({name: torch.from_numpy(x) for name, x in weights.items()}, assign=True)
 
-    return [*aliased_weights(), (rollout_module, "load_weights", load)]
+    return [*aliased_weights(), (players_module, "load_weights", load)]
 
 
 @pytest.mark.parametrize("plant", [aliased_weights, aliased_everything])
