@@ -19,16 +19,21 @@ from envs.vector import Tree, VectorEnv
 from policies.policy import Policy, PolicySpec
 from selfplay.config import Config
 from selfplay.errors import UserError
+from selfplay.inference.channel import Channel, make_fields
+from selfplay.inference.player import RemotePlayer
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.memory import keep_freed_memory
 from selfplay.part_play import Seated
 from selfplay.parts import Part, split
-from selfplay.players import BotPlayer, PolicyPlayer
+from selfplay.players import BotPlayer, Learning, PolicyPlayer
 from selfplay.rollout import Batch, Matches, Rollout
-from selfplay.weights import by_part, load_weights
+from selfplay.weights import by_part
 
 RANDOM = "random"
 BOT_PREFIX = "bot:"
+
+SNAPSHOT = 0
+"""Version of a past self's weights, the only one."""
 
 ROLLOUT, BESIDE, LEAGUE, LEARNER = range(4)
 """First numbers of the spawn keys of a run's seed, so that no two draws share a stream."""
@@ -136,11 +141,12 @@ def _make_policy(config: Config, env: VectorEnv, part: Part, seed: int) -> Polic
 class Worker:
     """Plays its share of the games."""
 
-    def __init__(self, config: Config, index: int, num_workers: int) -> None:
+    def __init__(self, config: Config, index: int, num_workers: int, inference: str | None = None) -> None:
+        """inference: socket of the server that decides in its place (`selfplay.inference`)."""
         # One thread each: the cores are shared out by workers, not inside them.
         torch.set_num_threads(1)
         keep_freed_memory()
-        self.config, self.index = config, index
+        self.config, self.index, self.inference = config, index, inference
         self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
         self._open(0)
 
@@ -155,8 +161,24 @@ class Worker:
             remake=self._renewed,
             max_failures=self.config.env.max_failures,
         )
-        main = [PolicyPlayer(policy) for policy in policies.values()]
+        self.channels = self._connect(policies)
+        main = [self._seat(k, MAIN, policy) for k, policy in enumerate(policies.values())]
         self.rollout = Rollout(matches, main, length=self.config.rollout.fragment_length)
+
+    def _connect(self, policies: Mapping[str, Policy]) -> list[Channel]:
+        """To the inference server, for each part, if there is one."""
+        if self.inference is None:
+            return []
+        groups = [self.env.groups[part.group] for part in self.parts]
+        rows = [self.env.num_games * len(part.seats) for part in self.parts]
+        return [
+            Channel(self.inference, part, make_fields(policy, group), capacity)
+            for (part, policy), group, capacity in zip(policies.items(), groups, rows, strict=True)
+        ]
+
+    def _seat(self, number: int, name: str, policy: Policy) -> Learning:
+        """A player of a part, which decides here or at the server."""
+        return RemotePlayer(self.channels[number], policy, name) if self.channels else PolicyPlayer(policy)
 
     def _renewed(self) -> VectorEnv:
         """The game made anew."""
@@ -223,10 +245,13 @@ class Worker:
     def _player(self, name: str, fetch: Fetch) -> Seated:
         if name == RANDOM or name.startswith(BOT_PREFIX):
             return make_bot(name, self.env, self.parts)
-        policies = [copy.deepcopy(player.policy) for player in self.rollout.main]
-        for policy, weights in zip(policies, self._by_part(fetch(name)), strict=True):
-            load_weights(policy, weights)
-        return tuple(PolicyPlayer(policy) for policy in policies)
+        players = [
+            self._seat(k, name, main.policy if self.channels else copy.deepcopy(main.policy))
+            for k, main in enumerate(self.rollout.main)
+        ]
+        for player, weights in zip(players, self._by_part(fetch(name)), strict=True):
+            player.load(weights, SNAPSHOT)
+        return tuple(players)
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
         """Everything that the next `collect` depends on, opponents by their names."""
