@@ -25,19 +25,22 @@ def matmul_t(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """grad [M, N].T @ x [M, K] -> [N, K]; the long dimension M is summed over."""
+    if grad.shape[1] < x.shape[1]:
+        return matmul_t(grad.t(), x.t())
     return matmul_t(x.t(), grad.t()).t()
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    y = matmul_t(x, weight, bias)
+    return y.relu_() if relu else y
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        y = matmul_t(x, weight, bias)
+        y = _product(x, weight, bias, relu)
         ctx.relu = relu
-        if relu:
-            y.relu_()
-            ctx.save_for_backward(x, weight, y)
-        else:
-            ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, *((y,) if relu else ()))
         return y
 
     @staticmethod
@@ -53,6 +56,8 @@ class _Linear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
     """x [M, K] -> [M, N] with gradients, cut off below 0 if `relu`."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        return _Linear.apply(x, weight, bias, relu)
+        # Where nothing is to be learned, autograd's own share of a small product is as long as the product.
+        multiply = _Linear.apply if torch.is_grad_enabled() else _product
+        return multiply(x, weight, bias, relu)
     y = functional.linear(x, weight, bias)
     return functional.relu(y) if relu else y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,34 +36,54 @@ def reference_unroll(
     return torch.stack(outputs), torch.stack((hidden, cell))
 
 
-class _Unroll(torch.autograd.Function):
-    """`reference_unroll` on a CPU: fused cells, and one GEMM for the weight's gradient over all T.
+class _Unrolled(NamedTuple):
+    """What an unroll leaves; every array [T, N, H]."""
 
-    It uses input_gates up: the gates' activations take their place.
-    """
+    hidden_in: Tensor  # entering each step, after resets
+    cell_in: Tensor
+    states: Tensor  # [2, T, N, H] hidden and cell after each step
+
+
+def _forward(gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> _Unrolled:
+    """`reference_unroll` on a CPU by fused cells; the gates' activations take the place of `gates`."""
+    from policies import lstm_kernels as kernels
+
+    length, lanes, width = *gates.shape[:2], state.shape[2]
+    unrolled = _Unrolled(
+        state.new_empty(length, lanes, width),
+        state.new_empty(length, lanes, width),
+        state.new_empty(2, length, lanes, width),
+    )
+    g, first = gates.numpy(), is_first.numpy()
+    h_in, c_in, (h, c) = (x.numpy() for x in unrolled)
+    last_h, last_c = state.numpy()
+    for t in range(length):
+        kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
+        kernels.forward(g[t], matmul_t(unrolled.hidden_in[t], weight).numpy(), c_in[t], h[t], c[t])
+        last_h, last_c = h[t], c[t]
+    return unrolled
+
+
+def _unroll(input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`reference_unroll` on a CPU, which uses input_gates up."""
+    if torch.is_grad_enabled():
+        return _Unroll.apply(input_gates, is_first, state, weight)
+    states = _forward(input_gates, is_first, state, weight).states
+    return states[0], states[:, -1]
+
+
+class _Unroll(torch.autograd.Function):
+    """`_forward` with gradients, one GEMM for the weight's over all T."""
 
     @staticmethod
     def forward(
         ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        from policies import lstm_kernels as kernels
-
-        length, lanes, width = *input_gates.shape[:2], state.shape[2]
-        hidden_in = state.new_empty(length, lanes, width)
-        cell_in = torch.empty_like(hidden_in)
-        states = state.new_empty(2, length, lanes, width)
-        hiddens, cells = states
-        arrays = [x.numpy() for x in (input_gates, hidden_in, cell_in, hiddens, cells, is_first)]
-        g, h_in, c_in, h, c, first = arrays
-        last_h, last_c = state.numpy()
-        for t in range(length):
-            kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
-            kernels.forward(g[t], matmul_t(hidden_in[t], weight).numpy(), c_in[t], h[t], c[t])
-            last_h, last_c = h[t], c[t]
-        ctx.save_for_backward(input_gates, hidden_in, cell_in, cells, is_first, weight)
+        hidden_in, cell_in, states = _forward(input_gates, is_first, state, weight)
+        ctx.save_for_backward(input_gates, hidden_in, cell_in, states[1], is_first, weight)
         last = states[:, -1]
         ctx.mark_non_differentiable(last)
-        return hiddens, last
+        return states[0], last
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor]:
@@ -79,10 +99,9 @@ class _Unroll(torch.autograd.Function):
         # The state that leaves t = T - 1 enters no later step of this fragment.
         dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width)
         first_next = is_first.new_zeros(lanes).numpy()
-        weight_t = weight.t().contiguous()
         for t in range(length - 1, -1, -1):
             kernels.backward(output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t])
-            dh, first_next = matmul_t(gate_grad[t], weight_t), first[t]
+            dh, first_next = matmul_t(gate_grad[t], weight.t()), first[t]
         flat = gate_grad.reshape(length * lanes, -1)
         return gate_grad, None, None, weight_gradient(flat, hidden_in.reshape(length * lanes, width))
 
@@ -90,7 +109,7 @@ class _Unroll(torch.autograd.Function):
 def unroll_for(device: torch.device, dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor]]:
     """The fastest unroll there; on CUDA, Triton's comes with torch."""
     if device.type == "cpu" and dtype == torch.float32:
-        return _Unroll.apply
+        return _unroll
     if device.type == "cuda" and dtype != torch.float64 and find_spec("triton"):
         from policies import lstm_triton
 

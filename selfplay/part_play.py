@@ -5,6 +5,7 @@ B games, P seats of the part, R = B * P rows (row = game * P + place within the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numba
@@ -33,7 +34,9 @@ def _gather(stored, rows, state):  # type: ignore[no-untyped-def]
     for layer in range(stored.shape[0]):
         for vector in range(stored.shape[1]):
             for k in range(rows.shape[0]):
-                state[layer, vector, k, :] = stored[layer, vector, rows[k], :]
+                row = rows[k]
+                for unit in range(stored.shape[3]):  # as a loop: four times faster than a slice's assignment
+                    state[layer, vector, k, unit] = stored[layer, vector, row, unit]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -42,7 +45,9 @@ def _scatter(state, rows, stored):  # type: ignore[no-untyped-def]
     for layer in range(stored.shape[0]):
         for vector in range(stored.shape[1]):
             for k in range(rows.shape[0]):
-                stored[layer, vector, rows[k], :] = state[layer, vector, k, :]
+                row = rows[k]
+                for unit in range(stored.shape[3]):
+                    stored[layer, vector, row, unit] = state[layer, vector, k, unit]
 
 
 class PartPlay:
@@ -64,6 +69,7 @@ class PartPlay:
             for path, leaf in leaves(space, PREVIOUS_ACTION).items()
         } | {PREVIOUS_REWARD: np.zeros((self.rows, 1), np.float32)}
         self.tracks_previous = False
+        self.seconds = 0.0  # that players took to act
 
     def attach(self, env: VectorEnv) -> None:
         """Play on this env, which has the same layout."""
@@ -105,7 +111,9 @@ class PartPlay:
             stored = self.state_of(player)
             state = np.empty((*stored.shape[:2], len(rows), stored.shape[3]), np.float32)
             _gather(stored, rows, state)
+            start = time.perf_counter()
             decision = player.act(obs, mask, is_first, state, rng)
+            self.seconds += time.perf_counter() - start
             _scatter(decision.state, rows, stored)
             for path, leaf in decision.action.items():
                 target = self.group_action[path]

@@ -50,6 +50,7 @@ class Collected:
     results: MatchResults
     decisions: int  # made by all players together
     seconds: float
+    acting_seconds: float  # of those, in players: networks, sampling, bots
     game_seconds: float  # of those, in the game's own step and restart
     dropped: int = 0  # matches without a result, because the game's code raised
     failures: int = 0  # times that it did since the worker began
@@ -196,6 +197,7 @@ class Worker:
         """Play with these weights and lineups until a batch of lanes is complete."""
         start, in_game = time.perf_counter(), self.env.seconds
         matches = self.rollout.matches
+        acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
         self.load(weights, version)
         self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
@@ -204,6 +206,7 @@ class Worker:
             results,
             matches.decisions - decided,
             time.perf_counter() - start,
+            sum(play.seconds for play in matches.parts) - acting,
             self.env.seconds - in_game,
             matches.dropped - dropped,
             matches.failures,

@@ -76,8 +76,8 @@ def measured():
     """Two iterations of 300 and 100 decisions in 4 s, on two workers."""
     empty = MatchResults((), *(np.zeros(0) for _ in range(4)))
     parts = [
-        [Collected(empty, 200, 0.75, 0.25), Collected(empty, 190, 0.25, 0.25)],
-        [Collected(empty, 60, 1.0, 0.125), Collected(empty, 50, 1.0, 0.125)],
+        [Collected(empty, 200, 0.75, 0.375, 0.25), Collected(empty, 190, 0.25, 0.0, 0.25)],
+        [Collected(empty, 60, 1.0, 0.5, 0.125), Collected(empty, 50, 1.0, 0.625, 0.125)],
     ]
     rows = [
         (11.5, {"agent_steps": 1300, "time/sample": 0.875, "time/learn": 0.5, "time/league": 0.0}),
