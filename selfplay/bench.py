@@ -67,8 +67,8 @@ class Report:
     flops_per_decision: dict[str, float]  # act, learn: multiply-adds times two
     gemm_gflops: dict[str, float]  # one_thread, all_cores
     gemm_gflops_mkl: dict[str, float]
-    split: dict[str, Span]  # sample, learn, league, other: together the whole
-    sample_split: dict[str, Span]  # acting, game, waiting: together the sample
+    split: dict[str, Span]  # acting, game, bookkeeping, learning, transfer, other: together the whole
+    floor_split: dict[str, float]  # of acting and learning, the share that their matrix products would take
 
 
 def main(argv: Sequence[str]) -> int:
@@ -205,12 +205,6 @@ def make_report(
         (later - earlier) / (end - start)
         for (start, end), (earlier, later) in zip(itertools.pairwise(clocks), itertools.pairwise(steps))
     ]
-    times = {name: sum(row[f"time/{name}"] for _, row in measured.rows) for name in _TIMES}
-    times["other"] = seconds - sum(times.values())
-    # Workers play side by side: a part's time is their mean; for the rest of the sample somebody waits.
-    game = sum(statistics.fmean(part.game_seconds for part in parts) for parts in measured.collected)
-    playing = sum(statistics.fmean(part.seconds for part in parts) for parts in measured.collected)
-    within = {"acting": playing - game, "game": game, "waiting": times["sample"] - playing}
     learned = steps[-1] - steps[0]
     acted = sum(part.decisions for parts in measured.collected for part in parts)
     return Report(
@@ -229,20 +223,41 @@ def make_report(
         flops_per_decision={"act": floor.work.act_flops, "learn": floor.work.learn_flops},
         gemm_gflops=floor.gemm._asdict(),
         gemm_gflops_mkl=floor.mkl._asdict(),
-        split={name: Span(value, value / seconds) for name, value in times.items()},
-        sample_split={name: Span(value, value / seconds) for name, value in within.items()},
+        split=_split(measured),
+        floor_split={
+            "acting": acted * floor.work.act_flops / floor.gemm.all_cores / 1e9 / seconds,
+            "learning": learned * floor.work.learn_flops / floor.gemm.all_cores / 1e9 / seconds,
+        },
     )
 
 
-_TIMES = ("sample", "learn", "league")
+def _split(measured: Measured) -> dict[str, Span]:
+    """Where the time went. Workers play side by side, so that a phase of theirs is their mean.
+
+    bookkeeping is what is left of a worker's time, recording above all, and the league's. transfer is what
+    the driver waits while nobody works: fragments and weights on their way, the slower of two workers. Where
+    rollouts play while the learner learns, phases sum to more than the whole, and `other` is negative.
+    """
+    spent = dict.fromkeys(("acting", "game", "bookkeeping", "learning", "transfer"), 0.0)
+    for (_, row), parts in zip(measured.rows, measured.collected, strict=True):
+        playing = statistics.fmean(part.seconds for part in parts)
+        acting = statistics.fmean(part.acting_seconds for part in parts)
+        game = statistics.fmean(part.game_seconds for part in parts)
+        spent["acting"] += acting
+        spent["game"] += game
+        spent["bookkeeping"] += playing - acting - game + row["time/league"]
+        spent["learning"] += row["time/update"]
+        spent["transfer"] += row["time/learn"] - row["time/update"]
+        if not row["data/overlap"]:
+            spent["transfer"] += row["time/sample"] - playing
+    seconds = measured.ended - measured.begun
+    spent["other"] = seconds - sum(spent.values())
+    return {name: Span(value, value / seconds) for name, value in spent.items()}
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Fields by name, spans as objects."""
-    table = asdict(report)
-    for name in ("split", "sample_split"):
-        table[name] = {part: span._asdict() for part, span in getattr(report, name).items()}
-    return table
+    return asdict(report) | {"split": {name: span._asdict() for name, span in report.split.items()}}
 
 
 def table(report: Report) -> Table:
@@ -273,10 +288,9 @@ def table(report: Report) -> Table:
         shown.add_row(*row)
     shown.add_section()
     for name, span in report.split.items():
-        shown.add_row(name, f"{span.share:.1%}", f"{span.seconds:.2f} s")
-        if name == "sample":
-            for part, inner in report.sample_split.items():
-                shown.add_row(f"  {part}", f"{inner.share:.1%}", f"{inner.seconds:.2f} s")
+        floor = report.floor_split.get(name)
+        within = "" if floor is None else f", of which products {floor:.1%}"
+        shown.add_row(name, f"{span.share:.1%}", f"{span.seconds:.2f} s{within}")
     return shown
 
 

@@ -72,7 +72,11 @@ def test_the_rate_counts_the_work_of_every_thread():
     assert set(calls) == {(*gemm.x, *gemm.weight)}
 
 
-def measured():
+def row(steps, *, overlap, **times):
+    return {"agent_steps": steps, "data/overlap": overlap} | {f"time/{k}": v for k, v in times.items()}
+
+
+def measured(overlap=0):
     """Two iterations of 300 and 100 decisions in 4 s, on two workers."""
     empty = MatchResults((), *(np.zeros(0) for _ in range(4)))
     parts = [
@@ -80,16 +84,16 @@ def measured():
         [Collected(empty, 60, 1.0, 0.5, 0.125), Collected(empty, 50, 1.0, 0.625, 0.125)],
     ]
     rows = [
-        (11.5, {"agent_steps": 1300, "time/sample": 0.875, "time/learn": 0.5, "time/league": 0.0}),
-        (13.5, {"agent_steps": 1400, "time/sample": 1.125, "time/learn": 0.25, "time/league": 0.5}),
+        (11.5, row(1300, sample=0.875, learn=0.5, update=0.375, league=0.0, overlap=0)),
+        (13.5, row(1400, sample=1.125, learn=0.25, update=0.25, league=0.5, overlap=overlap)),
     ]
     return bench.Measured(10.0, 14.0, 1000, rows, parts)
 
 
-def report():
+def report(overlap=0):
     work = floor.Work(10.0, 30.0, (), ())
     rates = floor.Floor(work, floor.Rate(4.0, 8.0), floor.Rate(2.0, 3.0), 200.0)
-    return bench.make_report(measured(), rates, env="any", num_workers=2, num_games=4, cores=2)
+    return bench.make_report(measured(overlap), rates, env="any", num_workers=2, num_games=4, cores=2)
 
 
 def test_speeds_by_hand():
@@ -102,18 +106,24 @@ def test_speeds_by_hand():
 
 
 def test_the_split_is_the_whole():
-    told = report()
-    assert told.split == {
-        "sample": (2.0, 0.5),
-        "learn": (0.75, 0.1875),
-        "league": (0.5, 0.125),
+    # Workers' means: playing .5 and 1, acting .1875 and .5625, game .25 and .125.
+    assert report().split == {
+        "acting": (0.75, 0.1875),
+        "game": (0.375, 0.09375),
+        "bookkeeping": (0.0625 + 0.3125 + 0.5, 0.21875),
+        "learning": (0.625, 0.15625),
+        "transfer": (0.125 + 0.375 + 0.125, 0.15625),
         "other": (0.75, 0.1875),
     }
-    assert told.sample_split == {
-        "acting": (1.125, 0.28125),
-        "game": (0.375, 0.09375),
-        "waiting": (0.5, 0.125),
-    }
+    # 500 acted and 400 learned from at 8 GFLOP/s, in 4 s.
+    assert report().floor_split == {"acting": 500 * 10 / 8e9 / 4, "learning": 400 * 30 / 8e9 / 4}
+
+
+def test_phases_side_by_side_sum_to_more_than_the_whole():
+    """The second iteration's matches were played while the first was learned from."""
+    split = report(overlap=1).split
+    assert split["transfer"].seconds == 0.125 + 0.375
+    assert split["other"].seconds == 0.75 + 0.125
 
 
 def test_json_is_the_last_line_and_all_of_stdout():
@@ -128,12 +138,12 @@ def test_json_is_the_last_line_and_all_of_stdout():
     assert told["floor_share"] == pytest.approx(told["decisions_per_s"] / told["floor_decisions_per_s"])
     assert told["flops_per_decision"] == {"act": 2 * FORWARD, "learn": 2 * (FORWARD + BACKWARD)}
     assert told["gemm_gflops"].keys() == told["gemm_gflops_mkl"].keys() == {"one_thread", "all_cores"}
-    assert told["split"].keys() == {"sample", "learn", "league", "other"}
+    phases = ("acting", "game", "bookkeeping", "learning", "transfer", "other")
+    assert tuple(told["split"]) == phases
+    assert told["floor_split"].keys() == {"acting", "learning"}
     assert sum(span["seconds"] for span in told["split"].values()) == pytest.approx(told["seconds"])
     assert sum(span["share"] for span in told["split"].values()) == pytest.approx(1)
     assert all(span["seconds"] >= 0 for span in told["split"].values())
-    within = sum(span["seconds"] for span in told["sample_split"].values())
-    assert within == pytest.approx(told["split"]["sample"]["seconds"])
 
 
 @pytest.mark.parametrize(
@@ -162,11 +172,11 @@ def test_the_table_shows_every_part(capsys):
     for words in (
         "decisions/s",
         "50.0%",
-        "sample",
         "acting",
-        "waiting",
-        "learn",
-        "league",
+        "game",
+        "bookkeeping",
+        "learning",
+        "transfer",
         "other",
         "8 GFLOP/s",
     ):
