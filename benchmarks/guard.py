@@ -2,9 +2,9 @@
 
     python -m benchmarks.guard
 
-The plain loop plays and learns the same Connect Four with the same network, batch and minibatches:
-`nn.LSTMCell` step by step, `Categorical`, autograd and Adam, as a tutorial has it. Both are timed in turn by their own
-CPU time, and the ratio of the medians is what matters: a machine's speed cancels out.
+The plain loop plays and learns the same Connect Four with the same network, batch and minibatches, by
+`nn.LSTMCell` step by step, `Categorical`, autograd and Adam, as a tutorial has it. Both are timed in turn by
+their own CPU time, and the ratio of the medians is what matters: a machine's speed cancels out.
 """
 
 from __future__ import annotations
