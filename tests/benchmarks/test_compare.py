@@ -86,6 +86,11 @@ def test_memory_is_that_of_the_whole_tree_without_ours():
     assert len(held_here) == 400 * MIB
 
 
+def test_memory_is_the_most_at_any_time():
+    freed = f"import time\nheld = bytearray({100 * MIB})\ntime.sleep(.6)\ndel held\ntime.sleep(.6)"
+    assert compare.run([sys.executable, "-c", freed], 30.0)[1] > 100 * MIB
+
+
 def test_an_orphan_is_counted_still(monkeypatch):
     """Its parent gone, it is a descendant by memory alone."""
     samples = []
