@@ -1,53 +1,74 @@
-"""Training that takes turns, that overlaps, and `auto`: decisions a second and staleness, round by round.
+"""Taking turns against playing on while learning, in one run that changes between the two.
 
-    python -m benchmarks.overlap connect_four --seconds 10 --rounds 3 [--section.key value ...]
+    python -m benchmarks.overlap connect_four --seconds 8 --rounds 3 [--section.key value ...]
 
-Each measurement is a run of its own in a temporary folder, after the warm-up of `selfplay bench`, in which
-`auto` makes its choice.
+First comes the trial of `rollout.staleness = "auto"`, whose choice is told; then both ways alternate. Each
+measurement begins and ends with idle rollouts.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from selfplay import bench
 from selfplay import config as configuration
+from selfplay.config import StopConfig
 from selfplay.options import ConfigParser
+from selfplay.run_directory import RunDirectory
+from selfplay.train import Training
 
-CHOICES = (0, 1, "auto")
+
+class Measured(NamedTuple):
+    speed: float  # decisions a second
+    staleness: float
+    staleness_max: float
+    overlapped: float  # share of the iterations
 
 
 def main(argv: Sequence[str]) -> None:
     parser = ConfigParser(prog="python -m benchmarks.overlap", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each choice")
+    parser.add_argument("--seconds", type=float, default=8.0, metavar="S", help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each way")
     parsed = parser.parse(argv)
-    rows: dict[object, list[tuple[float, float, float, float]]] = {choice: [] for choice in CHOICES}
-    for _ in range(parsed.options.rounds):
-        for choice in CHOICES:
-            overrides = parsed.overrides | {"rollout.staleness": choice}
-            config = configuration.load(parsed.config or "connect_four", overrides)
-            rows[choice].append(measure(config, parsed.options.seconds))
-            print(f"staleness {choice}: {rows[choice][-1][0]:,.0f} decisions/s", flush=True)
-    print("\n| `rollout.staleness` | decisions a second | lowest to highest | staleness | max | overlapped |")
+    config = configuration.load(
+        parsed.config or "connect_four", parsed.overrides | {"rollout.staleness": "auto"}
+    )
+    watch = bench._Watch()
+    found: dict[int, list[Measured]] = {0: [], 1: []}
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "run", config)
+        training = Training(config, run, watch)
+        try:
+            bench._warm_up(training)
+            for _ in range(parsed.options.rounds):
+                for staleness in (0, 1):
+                    training.overlap.chosen = bool(staleness)
+                    found[staleness].append(measure(training, watch, parsed.options.seconds))
+        finally:
+            training.close()
+            run.close()
+    print("| staleness | decisions a second | lowest to highest | measured staleness | max | overlapped |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for choice, measured in rows.items():
-        speed, mean, most, overlap = zip(*measured)
+    for staleness, rows in found.items():
+        speed, mean, most, share = zip(*rows, strict=True)
         print(
-            f"| {choice} | {statistics.median(speed):,.0f} | {min(speed):,.0f} to {max(speed):,.0f} | "
-            f"{statistics.fmean(mean):.2f} | {max(most):.0f} | {statistics.fmean(overlap):.0%} |"
+            f"| {staleness} | {statistics.median(speed):,.0f} | {min(speed):,.0f} to {max(speed):,.0f} | "
+            f"{statistics.fmean(mean):.2f} | {max(most):.0f} | {statistics.fmean(share):.0%} |"
         )
 
 
-def measure(config: configuration.Config, seconds: float) -> tuple[float, float, float, float]:
-    """Decisions a second, mean and greatest staleness, and the share of iterations that overlapped."""
-    measured = bench.measure(config, seconds)
-    rows = [row for _, row in measured.rows]
-    steps = rows[-1]["agent_steps"] - measured.steps_before
-    return (
-        steps / (measured.ended - measured.begun),
+def measure(training: Training, watch: bench._Watch, seconds: float) -> Measured:
+    watch.rows.clear()
+    steps, begun = training.agent_steps, training.seconds
+    bench._train(training, StopConfig(seconds=begun + seconds))
+    rows = [row for _, row in watch.rows]
+    return Measured(
+        (training.agent_steps - steps) / (training.seconds - begun),
         statistics.fmean(row["data/staleness"] for row in rows),
         max(row["data/staleness_max"] for row in rows),
         statistics.fmean(row["data/overlap"] for row in rows),

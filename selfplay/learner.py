@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from policies.heads import HeadInput
 from policies.policy import Leaves, Policy
-from selfplay import losses
+from selfplay import data_parallel, losses
 from selfplay.config import PPOConfig
 from selfplay.cuda_graphs import GraphedGradients
+from selfplay.data_parallel import Brought, Siblings
 from selfplay.fragments import Fragment, concatenate
 from selfplay.normalize import RewardScale, RunningMoments, popart_
 from selfplay.optim import SecondMoment, clip_per_parameter_, flatten_, views
@@ -62,8 +63,13 @@ class Learner:
         *,
         seed: int | np.random.SeedSequence,
         num_threads: int = 1,
+        siblings: Siblings | None = None,
     ) -> None:
-        """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward."""
+        """num_threads: lanes of a minibatch are shared among so many threads, each with its own forward.
+
+        siblings: learners of equal state, which share the batches with this one.
+        """
+        self.siblings = siblings
         self.policy, self.config = policy, config
         self.device = next(policy.parameters()).device
         self.magnet: Policy | None = copy.deepcopy(policy) if config.magnet_coef else None
@@ -87,15 +93,23 @@ class Learner:
         """Refuse fragments that do not replay to what was logged (see `selfplay.replay`)."""
         return check_replay(self.policy, concatenate(fragments), self.version)
 
-    def update(self, fragments: Sequence[Fragment], *, progress: float = 0.0) -> dict[str, float]:
+    def update(
+        self,
+        fragments: Sequence[Fragment],
+        *,
+        progress: float = 0.0,
+        brought: Sequence[Brought] | None = None,
+    ) -> dict[str, float]:
         """One iteration of PPO on the fragments of all rollouts, of N lanes together; gives its metrics.
 
         progress: how far the schedules have come, 0 at their start, 1 and more at their end.
+        brought: by all siblings, `data_parallel.bring` of the fragments; at least one has some.
         """
         config = self.config
-        fragment = concatenate(fragments)
-        steps = fragment.is_first.size
-        staleness = self.version - fragment.version
+        if brought is None:
+            brought = data_parallel.bring(fragments, self.version, self.siblings)
+        fragment = data_parallel.side_by_side(fragments, brought)
+        steps = sum(each.steps for each in brought)
         lr = linear(config.lr, config.lr_final, progress)
         entropy_coef = linear(config.entropy, config.entropy_final, progress)
         for group in self.adam.param_groups:
@@ -112,13 +126,12 @@ class Learner:
         for _ in range(config.epochs):
             if config.advantage == "vtrace" and updates:
                 batch, _ = self._prepare(fragment, reward)
-            order = torch.from_numpy(self.generator.permutation(fragment.num_lanes)).to(self.device)
-            for lanes in order.chunk(config.num_minibatches):
+            for lanes, total in self._minibatches([each.lanes for each in brought]):
                 for name, value in self._step(batch, lanes, entropy_coef).items():
                     totals[name] = totals.get(name, 0.0) + value
                 updates += 1
-                trained += len(lanes) * fragment.is_first.shape[0]
-        self.policy.observe(batch.obs)
+                trained += total * fragment.is_first.shape[0]
+        data_parallel.observe(self.policy, batch.obs, self.siblings)
         self.version += 1
         if self.magnet is not None and self.version % config.magnet_iterations == 0:
             self.magnet.load_state_dict(self.policy.state_dict())
@@ -126,10 +139,23 @@ class Learner:
             "loss/explained_variance": explained_variance,
             "ppo/lr": lr,
             "ppo/entropy_coef": entropy_coef,
-            "data/staleness": float(staleness.mean()),
-            "data/staleness_max": int(staleness.max()),
+            "data/staleness": sum(each.staleness for each in brought) / steps,
+            "data/staleness_max": max(each.staleness_max for each in brought),
             "data/sample_reuse": trained / steps,
         }
+
+    def _minibatches(self, num_lanes: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+        """Own lanes [K] of every minibatch, and the number of all siblings'; num_lanes: of each sibling.
+
+        Everybody draws for all, so that their generators stay equal.
+        """
+        orders = [torch.from_numpy(self.generator.permutation(lanes)) for lanes in num_lanes]
+        own = orders[self.siblings.rank if self.siblings else 0].to(self.device)
+        parts = self.config.num_minibatches
+        totals = map(sum, zip(*([len(part) for part in each.tensor_split(parts)] for each in orders)))
+        for lanes, total in zip(own.tensor_split(parts), totals, strict=True):
+            if total:
+                yield lanes, total
 
     def _prepare(self, fragment: Fragment, reward: Tensor) -> tuple[Batch, float]:
         """Tensors with advantages and value targets, and the value's explained variance.
@@ -151,7 +177,7 @@ class Learner:
         logp = tensor(fragment.logp)
         endings = (reward, value, next_value, terminated, truncated)
         gamma, lam = config.gamma, config.gae_lambda
-        if config.advantage == "vtrace":
+        if config.advantage == "vtrace" and fragment.num_lanes:
             with torch.no_grad():
                 out = self.policy.unroll(obs, is_first, state)
                 present, _ = self.policy.head.evaluate(out.head, mask, action)
@@ -160,26 +186,51 @@ class Learner:
         else:
             advantage = gae(*endings, gamma=gamma, lam=lam)
             target = advantage + value
-        explained = 1 - float((target - value).var() / target.var().clamp(min=1e-8))
+        unexplained = data_parallel.variance(target - value, self.siblings)
+        explained = 1 - float(unexplained / data_parallel.variance(target, self.siblings).clamp(min=1e-8))
         if config.normalize_advantage:
-            advantage = losses.normalize(advantage)
+            advantage = data_parallel.normalize(advantage, self.siblings)
         return Batch(obs, mask, is_first, action, logp, advantage, target, state), explained
 
     def _count_targets(self, target: Tensor) -> None:
         """Move the running moments; the value's outputs stay the same while its units move."""
         policy = self.policy
         if self.config.normalize_reward:
-            self.reward_scale.update(target)
+            moments, reward = self.reward_scale.moments, self.reward_scale.unscaled(target)
+            data_parallel.update(moments, reward, self.siblings)
         if not self.config.normalize_value:
             return
-        self.target_moments.update(target)
+        data_parallel.update(self.target_moments, target, self.siblings)
         old_mean, old_std = policy.value_mean.clone(), policy.value_std.clone()
         policy.value_mean.copy_(self.target_moments.mean)
         policy.value_std.copy_(self.target_moments.std)
         popart_(*policy.value_layer(), old_mean, old_std, policy.value_mean, policy.value_std)
 
     def _step(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> dict[str, float]:
-        """One gradient step on a minibatch, its lanes spread over the threads."""
+        """One gradient step on a minibatch, of which siblings may have further lanes."""
+        if len(lanes):
+            grad, means = self._shared_gradients(batch, lanes, entropy_coef)
+        else:
+            grad, means = self.grads[0].zero_(), self.flat.new_zeros(len(_TERMS) - 1, requires_grad=False)
+        if self.siblings is not None:
+            together = torch.cat((grad, means, means.new_ones(1))).mul_(len(lanes))
+            self.siblings.add_(together)
+            grad, means = (together[:-1] / together[-1]).split((len(grad), len(means)))
+        self.flat.grad = grad
+        if self.config.grad_clip_sigma is not None:
+            clip_per_parameter_([self.flat], self.second_moment, sigma=self.config.grad_clip_sigma)
+        limit = self.config.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_([self.flat], float("inf") if limit is None else limit)
+        values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}"
+            )
+        self.adam.step()
+        return dict(zip(_TERMS, values, strict=True))
+
+    def _shared_gradients(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over these lanes, spread over the threads; and its terms' means."""
         shards = lanes.chunk(self.num_shards)
         share = [len(shard) / len(lanes) for shard in shards]
         run = self.pool.map if self.pool else map
@@ -196,20 +247,9 @@ class Learner:
         grad = self.grads[0].mul_(share[0])
         for weight, other in zip(share[1:], self.grads[1:], strict=False):
             grad.add_(other, alpha=weight)
-        self.flat.grad = grad
-        if self.config.grad_clip_sigma is not None:
-            clip_per_parameter_([self.flat], self.second_moment, sigma=self.config.grad_clip_sigma)
-        limit = self.config.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_([self.flat], float("inf") if limit is None else limit)
         means = sum(weight * values for weight, values in zip(share, terms, strict=True))
         assert isinstance(means, Tensor)
-        values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
-        if not np.isfinite(values).all():
-            raise FloatingPointError(
-                f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}"
-            )
-        self.adam.step()
-        return dict(zip(_TERMS, values, strict=True))
+        return grad, means
 
     def _whole(self, batch: Batch, entropy_coef: Tensor) -> Tensor:
         """`_gradients` of a minibatch that is not shared among threads."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from selfplay.data_parallel import Siblings, bring
 from selfplay.learner import Learner
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
@@ -27,9 +29,19 @@ class Update:
 class Learners:
     """All that learns in a run."""
 
-    def __init__(self, learners: Mapping[str, Learner], *, anneal_steps: int | None) -> None:
-        """learners by part; anneal_steps: decisions of all parts in which the schedules reach their end."""
+    def __init__(
+        self,
+        learners: Mapping[str, Learner],
+        *,
+        anneal_steps: int | None,
+        siblings: Siblings | None = None,
+    ) -> None:
+        """learners by part; anneal_steps: decisions of all parts in which the schedules reach their end.
+
+        siblings: those in other processes, which learn from other rollouts' batches.
+        """
         self.learners = dict(learners)
+        self.siblings = siblings
         self.anneal_steps = anneal_steps
         self.version = 0
         self.agent_steps = 0
@@ -51,18 +63,22 @@ class Learners:
         return ReplayDifference(*map(max, zip(*found, strict=True))) if complete else None
 
     def update(self, batches: Sequence[Batch]) -> Update:
-        """One iteration on the batches of all rollouts; a part that nobody decided in stays as it is."""
+        """One iteration on the batches of the rollouts; a part that nobody decided in stays as it is."""
+        begun = time.perf_counter()
         progress = self.agent_steps / self.anneal_steps if self.anneal_steps else 0.0
         metrics: dict[str, dict[str, float]] = {}
         for (part, learner), fragments in zip(self.learners.items(), zip(*batches, strict=True), strict=True):
             present = [each for each in fragments if each is not None]
-            if present:
-                metrics[part] = learner.update(present, progress=progress)
-                self.agent_steps += sum(each.is_first.size for each in present)
+            brought = bring(present, self.version, self.siblings)
+            if steps := sum(each.steps for each in brought):
+                metrics[part] = learner.update(present, progress=progress, brought=brought)
+                self.agent_steps += steps
         self.version += 1
         for learner in self.learners.values():
             learner.version = self.version
-        return Update(self.version, self.agent_steps, self.weights(), self._together(metrics))
+        weights, told = self.weights(), self._together(metrics)
+        told["time/update"] = time.perf_counter() - begun
+        return Update(self.version, self.agent_steps, weights, told)
 
     def _together(self, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Each metric's mean over the parts and, where there are several, each part's own."""

@@ -30,7 +30,11 @@ class RewardScale(nn.Module):
     @torch.no_grad()
     def update(self, target: Tensor) -> None:
         """Count value targets [T, N], made of rewards that `scale` gave since the last update."""
-        self.moments.update(target.to(torch.float64) * self.moments.std)
+        self.moments.update(self.unscaled(target))
+
+    def unscaled(self, target: Tensor) -> Tensor:
+        """Such targets in units of the game's rewards, float64."""
+        return target.to(torch.float64) * self.moments.std
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from typing import Any, Literal
 WARM_UP, BLOCK, ROUNDS = 4, 6, 3
 """Under "auto": iterations before the trial, of each block, and how often both ways take their turn."""
 
-MARGIN = 1.05
-"""Overlapping must be so many times as fast, since it makes all data one version older."""
+MARGIN = 1.1
+"""Overlapping must be so many times as fast: it makes all data one version older."""
 
 
 class Overlap:

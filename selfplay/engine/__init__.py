@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from selfplay.config import Config, resolve_num_workers
+from selfplay.data_parallel import Siblings
 from selfplay.errors import UserError
 from selfplay.learner import Learner
 from selfplay.learners import Learners
@@ -87,7 +88,9 @@ def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine
     return RayEngine(config, fetch, notify)
 
 
-def make_learners(config: Config, device: str, num_threads: int) -> Learners:
+def make_learners(
+    config: Config, device: str, num_threads: int, siblings: Siblings | None = None
+) -> Learners:
     """The learners of this configuration, on a device where they will stay."""
     keep_freed_memory()
     torch.set_num_threads(1)  # a learner's own threads share the cores by lanes
@@ -98,10 +101,11 @@ def make_learners(config: Config, device: str, num_threads: int) -> Learners:
             config.ppo,
             seed=np.random.SeedSequence(config.seed, spawn_key=(LEARNER, *([k] if k else []))),
             num_threads=num_threads,
+            siblings=siblings,
         )
         for k, (part, policy) in enumerate(policies.items())
     }
-    return Learners(learners, anneal_steps=config.ppo.anneal_steps)
+    return Learners(learners, anneal_steps=config.ppo.anneal_steps, siblings=siblings)
 
 
 def choose_device(config: Config, has_gpu: bool) -> str:

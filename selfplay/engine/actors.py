@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 
 from selfplay.config import Config, num_cores
+from selfplay.data_parallel import Distributed, TCPStore
 from selfplay.engine import Learned, make_learners
 from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
@@ -63,22 +65,44 @@ class RolloutActor:
 
 
 class LearnerActor:
-    """The learners of all parts; their weights leave it as an object of their own."""
+    """The learners of all parts, or one of several such; their weights leave it as an object of their own."""
 
     _learners: Learners
+    _store: TCPStore
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
 
     def __repr__(self) -> str:
-        return "learner"
+        return "learner" if self._size == 1 else f"learner {self._rank}"
 
-    def open(self, config: Config, device: str, state: State | None, path: list[str]) -> None:
-        """Make the policies; state: where to go on, in place of a learner that died."""
-        import torch
+    def meet(self) -> tuple[str, int]:
+        """Of the first of several: host and port where they find each other."""
+        host = ray.util.get_node_ip_address()
+        self._store = TCPStore(host, 0, self._size, is_master=True, wait_for_workers=False)
+        return host, self._store.port
 
+    def open(
+        self,
+        config: Config,
+        device: str,
+        state: State | None,
+        path: list[str],
+        address: tuple[str, int] | None,
+    ) -> None:
+        """Make the policies; state: where to go on, in place of a learner that died; address: as `meet`."""
         _adopt(path)
         torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
         # Fragments lie in the object store and are read-only; the learner does not write to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        self._learners = make_learners(config, device, num_cores())
+        num_threads, siblings = num_cores(), None
+        if address is not None:
+            if self._rank:
+                self._store = TCPStore(*address, self._size, is_master=False)
+            siblings = Distributed(device, self._store, self._rank, self._size)
+            machines = siblings.all(ray.get_runtime_context().get_node_id())
+            num_threads = max(1, num_threads // machines.count(machines[self._rank]))
+        self._learners = make_learners(config, device, num_threads, siblings)
         if state is not None:
             self._learners.set_state(*state)
 
@@ -87,7 +111,8 @@ class LearnerActor:
 
     def update(self, *batches: Batch) -> tuple[dict[str, np.ndarray], Learned]:
         update = self._learners.update(batches)
-        return update.weights, Learned(update.version, update.agent_steps, update.metrics)
+        weights = {} if self._rank else update.weights  # all have the same: the first one's are published
+        return weights, Learned(update.version, update.agent_steps, update.metrics)
 
     def state(self) -> State:
         return self._learners.state()

@@ -1,4 +1,4 @@
-"""The engine on Ray Core: rollout actors on CPUs, a learner actor on a GPU if there is one.
+"""The engine on Ray Core: rollout actors on CPUs, learner actors on GPUs if there are any.
 
 Fragments and weights go by object reference from actor to actor; the driver sees none of them.
 
@@ -53,6 +53,9 @@ ROOM_SECONDS = 60.0
 OPEN_SECONDS = 300.0
 """How long an actor may take to start: its imports, and compiling a game for the first time."""
 
+SIBLING_SECONDS = 30.0
+"""How long to look for a learner that died, once another has failed: for that may be why."""
+
 _DIED = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
@@ -94,13 +97,12 @@ class RayEngine:
     def _open(self) -> None:
         resources = ray.cluster_resources()
         self.num_rollouts = _fit(self._config, int(resources.get("CPU", 0)))
-        self._device = choose_device(self._config, resources.get("GPU", 0) >= 1)
-        self._group = _reserve(self.num_rollouts, gpu=self._device == "cuda")
-        opened = {LEARNER: self._start_learner(None)}
-        for index in range(self.num_rollouts):
-            opened[_rollout(index)] = self._start_rollout(index, 0)
-        for who, ref in opened.items():
-            _opened(who, ref)
+        self._device = _learner_device(self._config, int(resources.get("GPU", 0)))
+        shares = np.array_split(np.arange(self.num_rollouts), _num_learners(self._config, self.num_rollouts))
+        self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts it learns from
+        self._group = _reserve(self.num_rollouts, len(shares) if self._device == "cuda" else 0)
+        opened = {_rollout(k): self._start_rollout(k, 0) for k in range(self.num_rollouts)}
+        _opened(opened | self._start_learners(None))
         self._version = self._agent_steps = 0
         self._backup: State = self._ask_learner(lambda learner: learner.state.remote())
         self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
@@ -136,17 +138,22 @@ class RayEngine:
         return results
 
     def check_replay(self) -> ReplayDifference | None:
-        return self._ask_learner(lambda learner: learner.check_replay.remote(*self._batches))
+        def start(rank: int, learner: ActorHandle) -> Ref:
+            return learner.check_replay.remote(*self._share(rank))
+
+        found = [each for each in self._ask_learners(start) if each is not None]
+        return ReplayDifference(*map(max, zip(*found, strict=True))) if found else None
 
     def learn(self) -> Learned:
-        refs: list[Ref] = []
+        weights: dict[int, Ref] = {}
 
-        def start(learner: ActorHandle) -> Ref:
-            refs[:] = learner.update.options(num_returns=2).remote(*self._batches)
-            return refs[1]
+        def start(rank: int, learner: ActorHandle) -> Ref:
+            method = learner.update.options(num_returns=2)
+            weights[rank], learned = method.remote(*self._share(rank))
+            return learned
 
-        learned: Learned = self._ask_learner(start)
-        self._weights_ref, self._batches = refs[0], []
+        learned: Learned = self._ask_learners(start)[0]
+        self._weights_ref, self._batches = weights[0], []
         self._version, self._agent_steps = learned.version, learned.agent_steps
         self._deaths.clear()
         return learned
@@ -178,7 +185,7 @@ class RayEngine:
     def set_state(self, arrays: Arrays, meta: Mapping[str, Any]) -> bool:
         self._backup = arrays["learner"], meta["learner"]
         self._version, self._agent_steps = meta["learner"]["version"], meta["learner"]["agent_steps"]
-        weights = self._ask_learner(lambda learner: learner.set_state.remote(*self._backup))
+        weights = self._ask_learners(lambda _, learner: learner.set_state.remote(*self._backup))[0]
         self._weights_ref = ray.put(weights)
         parts = meta["rollouts"]
         if len(parts) != self.num_rollouts:
@@ -215,13 +222,24 @@ class RayEngine:
         self._actors[_rollout(index)] = actor
         return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path)
 
-    def _start_learner(self, state: State | None) -> Ref:
-        # On CPUs it learns on the cores that are the rollouts', which wait or, where they overlap, share.
-        gpu = self._device == "cuda"
-        place = self._place(self.num_rollouts if gpu else 0)
-        options = {"num_cpus": 0, "num_gpus": int(gpu), "scheduling_strategy": place}
-        actor = self._actors[LEARNER] = ray.remote(LearnerActor).options(**options).remote()
-        return actor.open.remote(self._config, self._device, state, sys.path)
+    def _start_learners(self, state: State | None) -> dict[str, Ref]:
+        # On CPUs they learn on the cores that are the rollouts', which wait or, where they overlap, share.
+        size, num_gpus = len(self._shares), int(self._device == "cuda")
+        for rank, share in enumerate(self._shares):
+            place = self._place(self.num_rollouts + rank if num_gpus else share[0])
+            options = {"num_cpus": 0, "num_gpus": num_gpus, "scheduling_strategy": place}
+            self._actors[_learner(rank)] = ray.remote(LearnerActor).options(**options).remote(rank, size)
+        address = _get(self._actors[LEARNER].meet.remote(), OPEN_SECONDS) if size > 1 else None
+        return {
+            _learner(rank): self._actors[_learner(rank)].open.remote(
+                self._config, self._device, state, sys.path, address
+            )
+            for rank in range(size)
+        }
+
+    def _share(self, rank: int) -> list[Ref]:
+        """Of the batches that were collected, those that this learner learns from."""
+        return [self._batches[index] for index in self._shares[rank]]
 
     def _place(self, bundle: int) -> PlacementGroupSchedulingStrategy:
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
@@ -251,26 +269,33 @@ class RayEngine:
         return results
 
     def _ask_learner(self, call: Callable[[ActorHandle], Ref]) -> Any:
-        """The result of call(learner); where the learner dies, of its successor."""
+        """The result of call(first learner), for what is the same of all."""
+        return self._ask_learners(lambda _, learner: call(learner), 1)[0]
+
+    def _ask_learners(self, call: Callable[[int, ActorHandle], Ref], number: int | None = None) -> list[Any]:
+        """The results of call(rank, learner) of the first so many; where one dies, of successors of all."""
+        ranks = range(len(self._shares))[:number]
         while True:
             try:
-                return _get(call(self._actors[LEARNER]))
+                return _get_all([call(rank, self._actors[_learner(rank)]) for rank in ranks])
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
                 if self._batches:  # the results of these matches stay unrecorded
                     self._finish_collect(self._start_collect(self._lineups))
+                if len(ranks) > 1:  # those that have theirs wait for the one that lacks it
+                    self._replace_learners(error)
             except _DIED as error:
-                self._replace_learner(error)
+                self._replace_learners(error)
 
     def _replace_rollout(self, index: int, error: RayError) -> None:
         """Its matches are lost; the new one opens others, with draws that were not made before."""
 
-        def start() -> Ref:
-            return self._start_rollout(index, self._version + 1)
+        def start() -> dict[str, Ref]:
+            return {_rollout(index): self._start_rollout(index, self._version + 1)}
 
-        self._replace(_rollout(index), start, error)
+        self._replace([_rollout(index)], start, error)
 
-    def _replace_learner(self, error: RayError) -> None:
+    def _replace_learners(self, error: RayError) -> None:
         """The published weights are the newest; the optimiser's state is that of the last checkpoint."""
         arrays, meta = self._backup
         try:
@@ -278,15 +303,17 @@ class RayEngine:
         except ObjectLostError:  # with the learner's machine
             newest = {name: x for name, x in arrays.items() if name.startswith("policy:")}
         state = arrays | newest, {**meta, "version": self._version, "agent_steps": self._agent_steps}
-        self._replace(LEARNER, lambda: self._start_learner(state), error)
+        everyone = [_learner(rank) for rank in range(len(self._shares))]
+        self._replace(everyone, lambda: self._start_learners(state), error)
         self._weights_ref = ray.put({name.removeprefix("policy:"): x for name, x in newest.items()})
 
-    def _replace(self, who: str, start: Callable[[], Ref], error: RayError) -> None:
+    def _replace(self, actors: Sequence[str], start: Callable[[], dict[str, Ref]], error: RayError) -> None:
         while True:
-            self._count_loss(who, error)
-            ray.kill(self._actors[who])  # where it is out of reach, but alive
+            self._count_loss(actors[0], error)
+            for who in actors:
+                ray.kill(self._actors[who])  # where it is out of reach, but alive
             try:
-                _opened(who, start())
+                _opened(start())
                 return
             except _DIED as again:
                 error = again
@@ -299,6 +326,10 @@ class RayEngine:
 
 
 LEARNER = "the learner"
+
+
+def _learner(rank: int) -> str:
+    return f"learner {rank}" if rank else LEARNER
 
 
 def _rollout(index: int) -> str:
@@ -337,27 +368,66 @@ def _fit(config: Config, cpus: int) -> int:
     return workers
 
 
-def _reserve(num_rollouts: int, *, gpu: bool) -> PlacementGroup:
-    """A CPU for every rollout, and a GPU for the learner as the last bundle."""
-    group = placement_group([{"CPU": 1}] * num_rollouts + [{"GPU": 1}] * gpu, strategy="PACK")
+def _num_learners(config: Config, num_rollouts: int) -> int:
+    if config.num_learners > num_rollouts:
+        raise UserError(
+            f"num_learners={config.num_learners}, but {num_rollouts} rollout workers: every learner takes "
+            f"the batches of workers of its own; give --num-learners {num_rollouts}, or more workers"
+        )
+    return config.num_learners
+
+
+def _learner_device(config: Config, num_gpus: int) -> str:
+    """cpu or cuda; on GPUs each learner has one."""
+    device = choose_device(config, num_gpus >= 1)
+    if device == "cuda" and num_gpus < config.num_learners:
+        raise UserError(
+            f"num_learners={config.num_learners}, but the Ray cluster has {num_gpus} GPUs; "
+            f"give --num-learners {num_gpus}, or --device cpu"
+        )
+    return device
+
+
+def _reserve(num_rollouts: int, num_gpus: int) -> PlacementGroup:
+    """A CPU for every rollout, and GPUs for learners as the last bundles."""
+    group = placement_group([{"CPU": 1}] * num_rollouts + [{"GPU": 1}] * num_gpus, strategy="PACK")
     if not group.wait(timeout_seconds=ROOM_SECONDS):
         remove_placement_group(group)
+        gpus = f", {num_gpus} GPUs" if num_gpus else ""
         raise UserError(
-            f"the Ray cluster has no room for this run ({num_rollouts} CPUs{', a GPU' if gpu else ''}): "
+            f"the Ray cluster has no room for this run ({num_rollouts} CPUs{gpus}): "
             "other jobs hold it (see `ray status`); end them, or lower rollout.num_workers"
         )
     return group
 
 
-def _opened(who: str, ref: Ref) -> None:
-    """Wait until an actor is ready."""
+def _opened(refs: Mapping[str, Ref]) -> None:
+    """Wait until actors are ready."""
     try:
-        _get(ref, OPEN_SECONDS)
+        _get_all(list(refs.values()), OPEN_SECONDS)
     except GetTimeoutError as error:
         raise EngineError(
-            f"{who} did not start within {OPEN_SECONDS:g} s: the cluster has no room for it any more, or "
-            "its machine is overloaded (see `ray status`); go on later with --resume"
+            f"{', '.join(refs)} did not start within {OPEN_SECONDS:g} s: the cluster has no room any more, "
+            "or a machine is overloaded (see `ray status`); go on later with --resume"
         ) from error
+
+
+def _get_all(refs: Sequence[Ref], timeout: float | None = None) -> list[Any]:
+    """Results of calls that may wait for each other: one that died or lost something is told of first."""
+    waiting, failure = list(refs), None
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=SIBLING_SECONDS if failure else timeout)
+        if not done:
+            raise failure or GetTimeoutError
+        try:
+            _get(done[0])
+        except (ObjectLostError, *_DIED):
+            raise
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return list(map(_get, refs))
 
 
 def _get(ref: Ref, timeout: float | None = None) -> Any:

@@ -223,3 +223,13 @@ def test_what_is_dumped_loads_back_equal(
     text = config.dump(setting)
     assert config.resolve(tomllib.loads(text), {}, source="dump") == setting
     assert not re.search(r"= None", text) or "None" in str([kwargs, anchors])
+
+
+def test_every_learner_needs_a_worker():
+    message = refusal(ENV | {"num_learners": 3, "rollout": {"num_workers": 2}})
+    assert message == (
+        "run.toml: num_learners=3, but rollout.num_workers=2: every learner takes the batches of workers of "
+        "its own; give --num-learners 2, or more workers"
+    )
+    assert "give --num-learners 1" in refusal(ENV | {"num_learners": 2, "rollout": {"num_workers": 0}})
+    assert config.resolve(ENV | {"num_learners": 2}, {}, source="").num_learners == 2
