@@ -7,9 +7,9 @@ one Python object for each match, but for CartPole, where it takes Gymnasium's v
 
 Best of four each, of one run of 5 s, thousands of decisions/s (runners, games of each, batch; 4 minibatches):
 CartPole 2/64/16384 14.3, 2/64/4096 13.2, 0/128/4096 11.1, 2/256/8192 10.3. Connect Four 2/32/4096 5.5,
-2/64/4096 4.9, with 8 minibatches 4.4, 2/128/8192 3.3. simple_tag 2/32/4096 6.6, 2/16/1024 5.9, 2/64/2048 5.0, 0/16/1024
-4.3. Rock, paper, scissors 2/32/4096 6.9, 2/128/8192 6.3, 2/64/2048 6.2, 0/64/2048 5.4. Batches count
-steps of games.
+2/64/4096 4.9, with 8 minibatches 4.4, 2/128/8192 3.3. simple_tag 2/32/4096 6.6, 2/16/1024 5.9, 2/64/2048
+5.0, 0/16/1024 4.3. Rock, paper, scissors 2/32/4096 6.9, 2/128/8192 6.3, 2/64/2048 6.2, 0/64/2048 5.4.
+Batches count steps of games.
 """
 
 from __future__ import annotations
