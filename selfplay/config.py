@@ -284,16 +284,17 @@ class Config(_Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the policy learns; auto: cuda if there is one"
     )
-    num_learners: Count = Field(
-        default=1,
+    num_learners: Count | Literal["auto"] = Field(
+        default="auto",
         description="processes that learn, each from its share of the workers' batches, on a GPU of its own "
-        "where device is cuda; no more than rollout workers",
+        "where device is cuda; no more than rollout workers; auto: one on a GPU or among several machines, "
+        "on one machine's CPU as many as workers, up to 8",
     )
 
     @model_validator(mode="after")
     def _learners_share_workers(self) -> Config:
-        workers = self.rollout.num_workers
-        if isinstance(workers, int) and self.num_learners > max(workers, 1):
+        workers, learners = self.rollout.num_workers, self.num_learners
+        if isinstance(workers, int) and isinstance(learners, int) and learners > max(workers, 1):
             raise ValueError(
                 f"num_learners={self.num_learners}, but rollout.num_workers={workers}: every learner takes "
                 f"the batches of workers of its own; give --num-learners {max(workers, 1)}, or more workers"

@@ -15,8 +15,9 @@ import numpy as np
 import ray
 import torch
 
+from selfplay import shared_memory
 from selfplay.config import Config, num_cores
-from selfplay.data_parallel import Distributed, TCPStore
+from selfplay.data_parallel import TIMEOUT, Distributed, Siblings, TCPStore
 from selfplay.engine import Learned, make_learners
 from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
@@ -99,12 +100,21 @@ class LearnerActor:
         if address is not None:
             if self._rank:
                 self._store = TCPStore(*address, self._size, is_master=False)
-            siblings = Distributed(device, self._store, self._rank, self._size)
-            machines = siblings.all(ray.get_runtime_context().get_node_id())
-            num_threads = max(1, num_threads // machines.count(machines[self._rank]))
+            siblings, neighbours = self._siblings(device)
+            num_threads = max(1, num_threads // neighbours)
         self._learners = make_learners(config, device, num_threads, siblings)
         if state is not None:
             self._learners.set_state(*state)
+
+    def _siblings(self, device: str) -> tuple[Siblings, int]:
+        """All learners, and how many of them share this one's machine."""
+        self._store.set(f"machine {self._rank}", ray.get_runtime_context().get_node_id())
+        machines = [self._store.get(f"machine {rank}") for rank in range(self._size)]
+        neighbours = machines.count(machines[self._rank])
+        if device == "cpu" and neighbours == self._size and shared_memory.usable():
+            seconds = TIMEOUT.total_seconds()
+            return shared_memory.SharedMemory(self._store, self._rank, self._size, seconds), neighbours
+        return Distributed(device, self._store, self._rank, self._size), neighbours
 
     def check_replay(self, *batches: Batch) -> ReplayDifference | None:
         return self._learners.check_replay(batches)

@@ -53,6 +53,9 @@ ROOM_SECONDS = 60.0
 OPEN_SECONDS = 300.0
 """How long an actor may take to start: its imports, and compiling a game for the first time."""
 
+MOST_LEARNERS = 8
+"""Learners that share a CPU's cores under "auto"; more than two were never measured."""
+
 SIBLING_SECONDS = 30.0
 """How long to look for a learner that died, once another has failed: for that may be why."""
 
@@ -97,8 +100,9 @@ class RayEngine:
     def _open(self) -> None:
         resources = ray.cluster_resources()
         self.num_rollouts = _fit(self._config, int(resources.get("CPU", 0)))
-        self._device = _learner_device(self._config, int(resources.get("GPU", 0)))
-        shares = np.array_split(np.arange(self.num_rollouts), _num_learners(self._config, self.num_rollouts))
+        self._device = choose_device(self._config, resources.get("GPU", 0) >= 1)
+        number = _num_learners(self._config, self.num_rollouts, self._device, int(resources.get("GPU", 0)))
+        shares = np.array_split(np.arange(self.num_rollouts), number)
         self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts it learns from
         self._group = _reserve(self.num_rollouts, len(shares) if self._device == "cuda" else 0)
         opened = {_rollout(k): self._start_rollout(k, 0) for k in range(self.num_rollouts)}
@@ -368,24 +372,23 @@ def _fit(config: Config, cpus: int) -> int:
     return workers
 
 
-def _num_learners(config: Config, num_rollouts: int) -> int:
-    if config.num_learners > num_rollouts:
+def _num_learners(config: Config, num_rollouts: int, device: str, num_gpus: int) -> int:
+    """As configured and as there is room for; under "auto" what was measured to be fastest."""
+    wanted = config.num_learners
+    if wanted == "auto":
+        machines = sum(node["Alive"] for node in ray.nodes())
+        return 1 if device == "cuda" or machines > 1 else min(num_rollouts, MOST_LEARNERS)
+    if wanted > num_rollouts:
         raise UserError(
-            f"num_learners={config.num_learners}, but {num_rollouts} rollout workers: every learner takes "
+            f"num_learners={wanted}, but {num_rollouts} rollout workers: every learner takes "
             f"the batches of workers of its own; give --num-learners {num_rollouts}, or more workers"
         )
-    return config.num_learners
-
-
-def _learner_device(config: Config, num_gpus: int) -> str:
-    """cpu or cuda; on GPUs each learner has one."""
-    device = choose_device(config, num_gpus >= 1)
-    if device == "cuda" and num_gpus < config.num_learners:
+    if device == "cuda" and num_gpus < wanted:
         raise UserError(
-            f"num_learners={config.num_learners}, but the Ray cluster has {num_gpus} GPUs; "
+            f"num_learners={wanted}, but the Ray cluster has {num_gpus} GPUs; "
             f"give --num-learners {num_gpus}, or --device cpu"
         )
-    return device
+    return wanted
 
 
 def _reserve(num_rollouts: int, num_gpus: int) -> PlacementGroup:

@@ -35,6 +35,7 @@ def small(num_workers: int, **overrides: Any) -> Config:
         "policy": {"encoder": [16], "hidden_size": 16},
         "rollout": {"num_workers": num_workers, "num_games": 16, "fragment_length": 8},
         "device": "cpu",
+        "num_learners": 1,
     }
     return configuration.resolve(table, overrides, source="test")
 
