@@ -21,7 +21,7 @@ def interpreted():
         spec = importlib.util.find_spec("policies.lstm_triton")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        yield module
+    return module
 
 
 def draw(length, lanes, width, first=0.3):
@@ -96,3 +96,25 @@ def test_it_is_what_cuda_unrolls_with():
     cuda = torch.device("cuda")
     assert unroll_for(cuda, torch.float32).__module__ == "policies.lstm_triton"
     assert unroll_for(cuda, torch.float64) is reference_unroll
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_kernels_compile_for_nvidia_without_one(dtype, tmp_path, monkeypatch):
+    # The interpreter takes more Python than the compiler does; sm_80 is an A100's, sm_90 an H100's.
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from policies import lstm_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    half = ("gates", "hidden_gates", "hidden", "grad_output", "grad_next", "grad_gates")
+    flags = ("is_first", "is_first_next")
+    constants = {"width": 128, "block": lstm_triton.BLOCK}
+    for kernel in (lstm_triton._forward, lstm_triton._backward):
+        types = {name: "*" + dtype if name in half else "*fp32" for name in kernel.arg_names}
+        types |= {name: "*u8" for name in flags if name in types} | {"size": "i32"}
+        types |= dict.fromkeys(constants, "constexpr")
+        for capability in (80, 90):
+            target = GPUTarget("cuda", capability, 32)
+            assert compile(ASTSource(kernel, types, constexprs=constants), target=target).asm["cubin"]

@@ -1,11 +1,12 @@
 """Acting through the inference server is acting in the worker."""
 
 import contextlib
-import multiprocessing
-import os
-import signal
+import shutil
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,26 +181,34 @@ def test_the_server_keeps_what_somebody_holds_and_no_more():
         assert not server._ports
 
 
-def _serve(policy, pipe):
-    server = InferenceServer({PART: policy}, "cpu")
-    pipe.send(server.path)
-    server.serve()
+SERVER = """
+from envs.registry import make
+from policies.policy import Policy, PolicySpec
+from selfplay.inference.server import InferenceServer
+
+group = make("connect_four", 1).groups[0]
+policy = Policy(group.observation_space, group.action_space, PolicySpec((16,), hidden_size=9))
+server = InferenceServer({"all": policy}, "cpu")
+print(server.path, flush=True)
+server.serve()
+"""
 
 
 def test_a_server_that_is_killed_is_one_clear_error():
     env = make("connect_four", GAMES)
     policy = make_policy(env)
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(policy, theirs))
-    process.start()
-    channel = Channel(ours.recv(), PART, make_fields(policy, env.groups[0]), GAMES)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, cwd=root)
+    path = Path(process.stdout.readline().strip())
+    channel = Channel(str(path), PART, make_fields(policy, env.groups[0]), GAMES)
     player = remote(channel, policy)
     rng, state = np.random.default_rng(0), np.zeros((1, 2, 1, 9), np.float32)
     obs = {"": env.groups[0].obs[""].reshape(-1, *env.groups[0].obs[""].shape[2:])[:1]}
     rows = obs, {"": np.ones((1, 7), bool)}, np.ones(1, bool), state, rng
     assert np.isfinite(player.act(*rows).value).all()
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.communicate()
+    shutil.rmtree(path.parent)
     for _ in range(2):
         with pytest.raises(InferenceError, match="inference server of this machine is gone"):
             player.act(*rows)
