@@ -84,12 +84,12 @@ OUR_RUNS = {
 # fmt: off
 CONTESTANTS = {
     "selfplay": _ours(2, {
-        "cartpole": (1024, 4), "connect_four": (1024, 16),
-        "simple_tag": (128, 4), "rock_paper_scissors": (1024, 4),
+        "cartpole": (2048, 4), "connect_four": (1024, 16),
+        "simple_tag": (256, 4), "rock_paper_scissors": (2048, 8),
     }),
     "selfplay_one_process": _ours(0, {
         "cartpole": (1024, 4), "connect_four": (1024, 16),
-        "simple_tag": (128, 4), "rock_paper_scissors": (1024, 4),
+        "simple_tag": (128, 4), "rock_paper_scissors": (1024, 8),
     }),
     "jax_interleaved": _peer("jax_ppo", "--interleaved", workloads=["connect_four"]),
     "jax": _peer("jax_ppo"),
@@ -231,9 +231,11 @@ def install(names: Sequence[str]) -> int:
     for environment in filter(None, environments):
         folder, requirements = PEERS / environment, ROOT / "benchmarks" / "peers" / f"{environment}.txt"
         print(f"{folder} from {requirements.name}", flush=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)]
-        for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], pip):
-            if subprocess.run(command, check=False).returncode:
+        python = str(folder / "bin" / "python")
+        pip = [python, "-m", "pip", "install", "-q", "-r", str(requirements)]
+        extras = [python, "-m", "benchmarks.peers.extras", environment]
+        for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], pip, extras):
+            if subprocess.run(command, check=False, cwd=ROOT).returncode:
                 print(f"could not be made: {' '.join(command)}", file=sys.stderr)
                 failures += 1
                 break
