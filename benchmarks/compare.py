@@ -63,6 +63,7 @@ def _ours(num_workers: int, tuned: Mapping[str, tuple[int, int]]) -> Contestant:
             "--rollout.num-workers", str(num_workers),
             "--rollout.num-games", str(num_games),
             "--ppo.num-minibatches", str(minibatches),
+            "--rollout.staleness", "0",
         ]  # fmt: skip
         settings[workload] = f"num_games {num_games}, minibatches {minibatches}, Ray workers {num_workers}"
     return Contestant(arguments, settings=settings, ours=True)
@@ -84,12 +85,12 @@ OUR_RUNS = {
 # fmt: off
 CONTESTANTS = {
     "selfplay": _ours(2, {
-        "cartpole": (2048, 4), "connect_four": (1024, 16),
-        "simple_tag": (256, 4), "rock_paper_scissors": (2048, 8),
+        "cartpole": (4096, 4), "connect_four": (4096, 8),
+        "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
     }),
     "selfplay_one_process": _ours(0, {
-        "cartpole": (1024, 4), "connect_four": (1024, 16),
-        "simple_tag": (128, 4), "rock_paper_scissors": (1024, 8),
+        "cartpole": (2048, 4), "connect_four": (2048, 8),
+        "simple_tag": (128, 4), "rock_paper_scissors": (2048, 8),
     }),
     "jax_interleaved": _peer("jax_ppo", "--interleaved", workloads=["connect_four"]),
     "jax": _peer("jax_ppo"),
