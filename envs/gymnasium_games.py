@@ -119,6 +119,7 @@ class _Task(Match):
         self._env = env
         self._masks = masks
         self._takes_mask = takes_mask(env.action_space)
+        self._all_legal = all_legal(env.action_space) if masks == "info" else None
         self._last: tuple[Any, Any] | None = None  # action and reward
 
     def reset(self, seed: int) -> Moment:
@@ -147,7 +148,7 @@ class _Task(Match):
             obs, mask = divided(obs)
             moment.mask = {0: mask}
         elif self._masks == "info":
-            moment.mask = {0: all_legal(self._env.action_space) if given is None else given}
+            moment.mask = {0: self._all_legal if given is None else given}
         elif given is not None and self._takes_mask:
             raise GameError(f"step's info has an {MASK!r}, but that of reset has none; give it in both")
         moment.obs = {0: obs}

@@ -122,7 +122,7 @@ def _make(
     infos_mask = any(MASK in info for info in shown.values())
 
     def make_match() -> Match:
-        return kind(_bare(construct(**kwargs)), agents, infos_mask, state_space is not None)
+        return kind(bare(construct(**kwargs)), agents, infos_mask, state_space is not None)
 
     with contextlib.suppress(Exception):  # it was made for a look only
         env.close()
@@ -168,10 +168,10 @@ def _kwargs(module: ModuleType) -> list[str]:
     return [*dict.fromkeys(names), "api", "teams", "zero_sum", "privileged", "fresh"]
 
 
-def _bare(env: Any) -> Any:
+def bare(env: Any) -> Any:
     """The game without wrappers that repeat our checks at every call."""
     if hasattr(env, "aec_env"):  # a game in turns shown as one at once
-        env.aec_env = _bare(env.aec_env)
+        env.aec_env = bare(env.aec_env)
     while type(env).__name__ in _CHECKS and type(env).__module__.startswith("pettingzoo."):
         env = env.env
     return env
@@ -270,7 +270,8 @@ class _AgentMatch(Match):
         self._agents = list(agents)
         self._seat = {agent: seat for seat, agent in enumerate(agents)}
         self._infos_mask = infos_mask
-        self._masked = {agent for agent in agents if takes_mask(env.action_space(agent))}
+        masked = {agent: env.action_space(agent) for agent in agents if takes_mask(env.action_space(agent))}
+        self._all_legal = {agent: all_legal(space) for agent, space in masked.items()}
         self._has_state = has_state
         self._last: dict[Any, Any] = {}  # agent -> its last action, for render
 
@@ -278,12 +279,12 @@ class _AgentMatch(Match):
         """Add what an agent sees to a moment whose obs and mask are dicts."""
         seat = self._seat_of(agent)
         given = info.get(MASK) if isinstance(info, Mapping) else None
-        if agent not in self._masked:
+        if agent not in self._all_legal:
             pass
         elif isinstance(obs, Mapping) and MASK in obs:
             obs, moment.mask[seat] = divided(obs)  # type: ignore[index]
         elif self._infos_mask:
-            moment.mask[seat] = all_legal(self._env.action_space(agent)) if given is None else given  # type: ignore[index]
+            moment.mask[seat] = self._all_legal[agent] if given is None else given  # type: ignore[index]
         elif given is not None:
             raise GameError(
                 f"{agent}'s infos have an {MASK!r}, but those of reset have none; give it in both"
@@ -291,9 +292,10 @@ class _AgentMatch(Match):
         moment.obs[seat] = obs  # type: ignore[index]
 
     def _seat_of(self, agent: Any) -> int:
-        if agent not in self._seat:
+        seat = self._seat.get(agent)
+        if seat is None:
             raise GameError(f"agent {agent!r} is not among possible_agents, {self._agents}")
-        return self._seat[agent]
+        return seat
 
     def _begun(self, moment: Moment) -> Moment:
         """What a reset shows: somebody is there."""

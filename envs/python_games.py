@@ -10,8 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -78,6 +77,8 @@ class Match(ABC):
         """Let go of what the object holds."""
 
 
+T = TypeVar("T")
+
 _MOST = float(np.finfo(np.float32).max)
 
 _SAVED, _REPLAYED = b"\0", b"\1"
@@ -90,6 +91,14 @@ class _Rows(NamedTuple):
     obs: RowWriter
     mask: MaskWriter
     action: ActionReader
+
+
+class _Shown(NamedTuple):
+    """Where one seat's values go."""
+
+    obs: RowWriter
+    mask: MaskWriter | None
+    place: int  # within its group
 
 
 class PythonGames:
@@ -125,7 +134,11 @@ class PythonGames:
             )
             for group in self.groups
         ]
-        self._place = {s: (k, p) for k, group in enumerate(self.groups) for p, s in enumerate(group.seats)}
+        self._shown = {
+            seat: _Shown(rows.obs, rows.mask if group.mask else None, place)
+            for group, rows in zip(self.groups, self._rows)
+            for place, seat in enumerate(group.seats)
+        }
         self._seats = [np.array(group.seats) for group in self.groups]
         shape = (num_games, len(seats))
         self.to_act = np.zeros(shape, np.bool_)
@@ -136,6 +149,8 @@ class PythonGames:
         self.dropped = np.zeros(num_games, np.bool_)
         self.cause = ""
         self._ended = np.ones(shape, np.bool_)  # the seat's episode in the slot's match has ended
+        shown = (self.to_act, self.reward, self.terminated, self.truncated, self._ended)
+        self._cells = _Cells(*map(_cells, shown))
         self._make_match = make_match
         self._matches: list[Match | None] = [None] * num_games
         self._fresh = fresh
@@ -157,18 +172,19 @@ class PythonGames:
             self._records[game] = self._replays.begin(seed)
             if self._fresh:
                 self._close(game)
-            self._play(game, partial(_reset, seed=seed))
+            self._play(game, _reset, seed)
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         """One step of every match in play; leaves [B, S, ...] of each group."""
         self._check_actions(actions)
         live = np.flatnonzero(~self.over)
         acting = self.to_act[live]
+        notes, taken = self._replays.notes(actions, live, acting), self._replays.taken(actions, live, acting)
         self.reward[:] = 0
         self._clear(live)
-        for game, acts in zip(live.tolist(), acting):
-            self._replays.note(self._records[game], game, acts, actions)
-            self._play(game, partial(_step, actions=self._replays.taken(actions, game, acts)))
+        for game, note, own in zip(live.tolist(), notes, taken):
+            self._records[game] += note
+            self._play(game, _step, own)
 
     def _clear(self, games: np.ndarray) -> None:
         """Nothing happened yet in these matches [K], and nobody acts."""
@@ -199,10 +215,10 @@ class PythonGames:
         if match is not None:
             match.close()
 
-    def _play(self, game: int, move: Callable[[Match], Moment]) -> None:
+    def _play(self, game: int, move: Callable[[Match, T], Moment], by: T) -> None:
         """Let one match move on, and show what it came to."""
         try:
-            moment = move(self._match(game))
+            moment = move(self._match(game), by)
         except GameError as error:
             raise GameError(f"{self.id}, match {game}: {error}") from error
         except RAISED as error:  # only its own match is lost
@@ -220,22 +236,23 @@ class PythonGames:
     def _show(self, game: int, moment: Moment) -> None:
         """Write what a match shows into the arrays; the rows were cleared before."""
         self._check_moment(game, moment)
-        ended = self._ended[game]
+        to_act, rewards, terminated, truncated, ended = self._cells
+        first = game * len(self.teams)
         for seat, reward in moment.reward.items():
-            self.reward[game, seat] = self._paid(game, seat, reward)
-        for seat in moment.terminated:
-            self.terminated[game, seat] = not ended[seat]
-        for seat in moment.truncated:
-            self.truncated[game, seat] = not (ended[seat] or self.terminated[game, seat])
-        ended |= self.terminated[game]
-        ended |= self.truncated[game]
+            sound = isinstance(reward, float) and -_MOST <= reward <= _MOST
+            rewards[first + seat] = reward if sound else self._paid(game, seat, reward)
+        for flags, seats in ((terminated, moment.terminated), (truncated, moment.truncated)):
+            for seat in seats:
+                if not ended[first + seat]:
+                    flags[first + seat] = ended[first + seat] = True
         for seat in moment.to_act:
-            if ended[seat]:
+            if ended[first + seat]:
                 raise GameError(f"{self.id}, match {game}, seat {seat}: is to act after its episode ended")
-            self.to_act[game, seat] = True
-        self.over[game] = ended.all()
-        if not self.over[game] and not len(moment.to_act):
-            raise GameError(f"{self.id}, match {game}: nobody is to act in a match in play")
+            to_act[first + seat] = True
+        if not len(moment.to_act):
+            self.over[game] = over = all(ended[first : first + len(self.teams)])
+            if not over:
+                raise GameError(f"{self.id}, match {game}: nobody is to act in a match in play")
         self._write(game, moment)
 
     def _check_moment(self, game: int, moment: Moment) -> None:
@@ -244,13 +261,20 @@ class PythonGames:
             raise GameError(
                 f"{self.id}, match {game}: reset and step must return a Moment, not {moment!r:.80}"
             )
+        known = self._known.issuperset
+        try:
+            sound = known(moment.to_act) and known(moment.reward)
+            sound = sound and known(moment.terminated) and known(moment.truncated)
+        except TypeError:  # no collection, or not of numbers
+            sound = False
+        if not sound:
+            self._refuse_moment(game, moment)
+
+    def _refuse_moment(self, game: int, moment: Moment) -> None:
+        """Fails with the first that is no collection of seats."""
         for name in ("to_act", "reward", "terminated", "truncated"):
             seats = getattr(moment, name)
-            try:
-                sound = self._known.issuperset(seats)
-            except TypeError:  # no collection, or not of numbers
-                sound = False
-            if not sound:
+            if not (isinstance(seats, Collection) and self._known.issuperset(seats)):
                 allowed = f"allowed are seats from 0 to {len(self._known) - 1}"
                 raise GameError(f"{self.id}, match {game}: {name} is {seats!r:.80}; {allowed}")
 
@@ -269,15 +293,16 @@ class PythonGames:
         """Observations of seats to act or truncated, masks of seats to act, the view of the whole game."""
         seat: int | None = None
         try:
-            for seat in (self.to_act[game] | self.truncated[game]).nonzero()[0].tolist():
-                group, place = self._place[seat]
-                if seat not in moment.obs:
-                    raise ValueError("it has no observation")
-                self._rows[group].obs.write(moment.obs[seat], (game, place))
-                if self.groups[group].mask and self.to_act[game, seat]:
+            for seat in moment.to_act:
+                row = self._shown[seat]
+                _write_obs(row, game, seat, moment)
+                if row.mask is not None:
                     if seat not in moment.mask:
                         raise ValueError("it has no mask")
-                    self._rows[group].mask.write(moment.mask[seat], (game, place))
+                    row.mask.write(moment.mask[seat], (game, row.place))
+            for seat in moment.truncated:
+                if self.truncated[game, seat]:
+                    _write_obs(self._shown[seat], game, seat, moment)
             seat = None
             if self._privileged is not None:
                 self._privileged.write(moment.state, (game,))
@@ -360,6 +385,28 @@ class PythonGames:
         """Close every match's object."""
         for game in range(self.num_games):
             self._close(game)
+
+
+class _Cells(NamedTuple):
+    """Flat views [B * A] of a game's arrays, whose entries are quicker to write one by one."""
+
+    to_act: memoryview[Any]
+    reward: memoryview[Any]
+    terminated: memoryview[Any]
+    truncated: memoryview[Any]
+    ended: memoryview[Any]
+
+
+def _cells(array: np.ndarray) -> memoryview[Any]:
+    """The entries of a contiguous array, in place."""
+    code: Any = array.dtype.char
+    return array.data.cast("B").cast(code)
+
+
+def _write_obs(row: _Shown, game: int, seat: int, moment: Moment) -> None:
+    if seat not in moment.obs:
+        raise ValueError("it has no observation")
+    row.obs.write(moment.obs[seat], (game, row.place))
 
 
 def _reset(match: Match, seed: int) -> Moment:

@@ -23,7 +23,7 @@ class Replays:
 
     def __init__(self, groups: Sequence[Group], readers: Sequence[ActionReader]) -> None:
         self._readers = readers
-        self._place = {s: (k, p) for k, group in enumerate(groups) for p, s in enumerate(group.seats)}
+        self._seats = [np.array(group.seats) for group in groups]
         self._leaves = [
             (k, path, np.dtype(leaf.dtype), (1, len(group.seats), *(leaf.shape or ())))
             for k, group in enumerate(groups)
@@ -35,16 +35,20 @@ class Replays:
         """The record of a match that begins."""
         return bytearray(seed.to_bytes(_SEED_BYTES, "little"))
 
-    def note(self, record: bytearray, game: int, acts: np.ndarray, actions: Sequence[Tree]) -> None:
-        """Add a step of the match in slot `game`: who acted [A] and each group's leaves [B, S, ...]."""
-        record += acts.tobytes()
-        for k, path, _, _ in self._leaves:
-            record += actions[k][path][game].tobytes()
+    def notes(self, actions: Sequence[Tree], games: np.ndarray, acting: np.ndarray) -> list[bytes]:
+        """A step of the matches in slots games [K], for their records: who acted [K, A], and the leaves."""
+        if not len(games):
+            return []
+        columns = [acting, *(actions[k][path][games] for k, path, _, _ in self._leaves)]
+        rows = [np.ascontiguousarray(x).reshape(len(games), -1).view(np.uint8) for x in columns]
+        whole = np.concatenate(rows, axis=1)
+        width, noted = whole.shape[1], whole.tobytes()
+        return [noted[k * width : (k + 1) * width] for k in range(len(games))]
 
     def replay(self, record: bytes, reset: Callable[[int], T], step: Callable[[dict[int, Any]], T]) -> T:
         """Play the match again; gives what its last move shows."""
         shown = reset(int.from_bytes(record[:_SEED_BYTES], "little"))
-        num_seats = len(self._place)
+        num_seats = sum(map(len, self._seats))
         at = _SEED_BYTES
         while at < len(record):
             acts = np.frombuffer(record, np.bool_, num_seats, at)
@@ -54,13 +58,15 @@ class Replays:
                 row = np.frombuffer(record, dtype, int(np.prod(shape)), at)
                 actions[k][path] = row.reshape(shape)
                 at += size
-            shown = step(self.taken(actions, 0, acts))
+            shown = step(self.taken(actions, np.zeros(1, np.int64), acts[None])[0])
         return shown
 
-    def taken(self, actions: Sequence[Tree], game: int, acts: np.ndarray) -> dict[int, Any]:
-        """seat -> its action, in its own space, of those that act [A]."""
-        own = {}
-        for seat in acts.nonzero()[0].tolist():
-            group, place = self._place[seat]
-            own[seat] = self._readers[group].action(actions[group], game, place)
-        return own
+    def taken(self, actions: Sequence[Tree], games: np.ndarray, acting: np.ndarray) -> list[dict[int, Any]]:
+        """seat -> its action, in its own space, for each of slots games [K], of the seats acting [K, A]."""
+        own: list[dict[int, Any]] = [{} for _ in games]
+        for group, (reader, seats) in enumerate(zip(self._readers, self._seats)):
+            rows, places = acting[:, seats].nonzero()
+            chosen = reader.actions(actions[group], games[rows], places)
+            for row, seat, value in zip(rows.tolist(), seats[places].tolist(), chosen):
+                own[row][seat] = value
+        return own if len(self._readers) == 1 else [dict(sorted(each.items())) for each in own]

@@ -5,7 +5,7 @@ B games, S seats of a group. Mistakes are ValueErrors that name the leaf; the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,8 +125,11 @@ def _fit(value: Any, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.n
     """The value as an array of this shape and dtype; floats may lose digits, nothing else may change."""
     try:
         array = np.asarray(value)
-        with np.errstate(invalid="ignore", over="ignore"):
+        if array.dtype.kind in "biu":
             cast = array.astype(dtype)
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                cast = array.astype(dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is {value!r:.80}, not {dtype} {shape}: {error}") from error
     if array.shape != shape:
@@ -155,7 +158,7 @@ class ActionReader:
         """mask: leaf -> [B, S, n], the group's own arrays."""
         self._leaves = leaf_spaces(space)
         self._mask = mask
-        self._nested = _reader(space, "")
+        self._space = space
 
     def illegal(self, actions: Tree, acts: np.ndarray) -> IllegalAction | None:
         """The first action outside its space or mask, of those that act [B, S]; leaves [B, S, ...]."""
@@ -172,7 +175,11 @@ class ActionReader:
 
     def action(self, actions: Tree, game: int, place: int) -> Any:
         """The action of one seat as a value of its space."""
-        return self._nested(actions, game, place)
+        return self.actions(actions, np.array([game]), np.array([place]))[0]
+
+    def actions(self, actions: Tree, games: np.ndarray, places: np.ndarray) -> list[Any]:
+        """The actions of the seats at games [K] and places [K], each a value of its space."""
+        return _values(self._space, actions, games, places, "")
 
     def _check_array(self, path: str, space: spaces.Space, actions: Tree, rows: tuple[int, ...]) -> None:
         shape = (*rows, *(space.shape or ()))
@@ -212,14 +219,14 @@ def _plain(value: Any) -> Any:
     return value.tolist()
 
 
-def _reader(space: spaces.Space, path: str) -> Callable[[Tree, int, int], Any]:
-    """What makes a value of the space from leaves [B, S, ...], a game and a place."""
-    if isinstance(space, spaces.Dict):
-        named = {key: _reader(child, f"{path}/{key}" if path else str(key)) for key, child in space.items()}
-        return lambda leaves, game, place: {k: read(leaves, game, place) for k, read in named.items()}
-    if isinstance(space, spaces.Tuple):
-        children = [_reader(child, f"{path}/{k}" if path else str(k)) for k, child in enumerate(space)]
-        return lambda leaves, game, place: tuple(read(leaves, game, place) for read in children)
-    if isinstance(space, spaces.Discrete):
-        return lambda leaves, game, place: leaves[path][game, place]
-    return lambda leaves, game, place: leaves[path][game, place].copy()  # a game may keep or change it
+def _values(space: spaces.Space, leaves: Tree, games: np.ndarray, places: np.ndarray, path: str) -> list[Any]:
+    """Values of the space from leaves [B, S, ...], copied, as a game may keep or change them."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        named = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+        below = {
+            key: _values(child, leaves, games, places, f"{path}/{key}" if path else str(key))
+            for key, child in named
+        }
+        rows = [{key: values[k] for key, values in below.items()} for k in range(len(games))]
+        return rows if isinstance(space, spaces.Dict) else [tuple(row.values()) for row in rows]
+    return [*leaves[path][games, places]]
