@@ -8,8 +8,9 @@ Policy and value share encoder and LSTM (`shared_lstm`, whose value does not tra
 
 The settings are the best of those tried, in thousands of decisions a second in runs of 3 to 5 s (matches /
 minibatches): cartpole 64/4 23, 256/4 53, 256/1 62, 512/1 77, 512/4 60, 1024/4 57, 1024/16 61, 2048/32 52;
-connect_four 256/1 37, 256/4 24, 512/1 39, 1024/4 32, 1024/16 30; rock_paper_scissors 256/1 75, 256/2 72, 512/1 70,
-1024/8 71; simple_tag 64/1 12 (9 with all copies in one process), 128/1 15, 256/1 18, 512/1 10. One thread was slower.
+connect_four 256/1 37, 256/4 24, 512/1 39, 1024/4 32, 1024/16 30; rock_paper_scissors 256/1 75, 256/2 72,
+512/1 70, 1024/8 71; simple_tag 64/1 12 (9 with all copies in one process), 128/1 15, 256/1 18, 512/1 10.
+One thread was slower.
 """
 
 from __future__ import annotations
