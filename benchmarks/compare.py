@@ -6,7 +6,8 @@
 All learn with encoder 128, LSTM 128 and one epoch of PPO, each with the settings that are best for it
 (`benchmarks/peers`). Counted are decisions, of seats that were to act, learned from per second, learning
 included, after a warm-up. Every measurement is a process of its own; the order rotates from round to round.
-Ours keeps past selves, plays a fifth of its matches against them, rates them and writes its metrics.
+All play their present selves alone, but for `selfplay_league`, which meets past selves in a fifth of its
+matches; ours keeps a league, rates it and writes metrics in any case.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from benchmarks.process_tree import ProcessTree
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".peers"
 PATIENCE = 400.0  # seconds that a measurement may take beside what is measured: imports, compilation, warm-up
-SAMPLE_SECONDS = 0.25  # between two looks at the memory
+SAMPLE_SECONDS = 2.0  # between two looks at the memory: each walks all page tables, at 10 ms a process and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,16 @@ class Contestant:
         return PEERS / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
 
 
-def _ours(num_workers: int, tuned: Mapping[str, tuple[int, int]]) -> Contestant:
-    """`selfplay bench`; tuned: workload -> (matches at once, minibatches), the best of a few."""
+def _ours(num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int]]) -> Contestant:
+    """`selfplay bench`; tuned: workload -> (matches at once, minibatches), the best of a few.
+
+    self_play: share of matches against the present self, which is all that the peers play.
+    """
     arguments, settings = {}, {}
     for workload, (num_games, minibatches) in tuned.items():
         arguments[workload] = [
             "-m", "selfplay", "bench", *OUR_RUNS[workload], "--json",
-            "--rollout.num-workers", str(num_workers),
+            "--rollout.num-workers", str(num_workers), "--league.self-play", str(self_play),
             "--rollout.num-games", str(num_games),
             "--ppo.num-minibatches", str(minibatches),
             "--rollout.staleness", "0",
@@ -76,7 +81,7 @@ def _peer(module: str, *options: str, workloads: Iterable[str] = WORKLOADS, own:
 
 
 OUR_RUNS = {
-    "cartpole": ["default", "--env.id", "cartpole", "--league.self-play", "1"],
+    "cartpole": ["default", "--env.id", "cartpole"],
     "connect_four": ["connect_four"],
     "simple_tag": ["default", "--env.id", "pettingzoo:mpe2.simple_tag_v3"],
     "rock_paper_scissors": ["default", "--env.id", "rock_paper_scissors"],
@@ -84,11 +89,12 @@ OUR_RUNS = {
 
 # fmt: off
 CONTESTANTS = {
-    "selfplay": _ours(2, {
+    "selfplay": _ours(2, 1.0, {
         "cartpole": (4096, 4), "connect_four": (4096, 8),
         "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
     }),
-    "selfplay_one_process": _ours(0, {
+    "selfplay_league": _ours(2, 0.8, {"connect_four": (2048, 4)}),
+    "selfplay_one_process": _ours(0, 1.0, {
         "cartpole": (2048, 4), "connect_four": (2048, 8),
         "simple_tag": (128, 4), "rock_paper_scissors": (2048, 8),
     }),
@@ -282,4 +288,5 @@ def as_json(scores: Mapping[str, Mapping[str, Score]], seconds: float) -> dict[s
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is being measured ends too
     sys.exit(main())
