@@ -37,7 +37,7 @@ from benchmarks.process_tree import ProcessTree
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".peers"
 PATIENCE = 400.0  # seconds that a measurement may take beside what is measured: imports, compilation, warm-up
-SAMPLE_SECONDS = 2.0  # between two looks at the memory: each walks all page tables, at 10 ms a process and more
+SAMPLE_SECONDS = 2.0  # between two looks at the memory: each walks all page tables, 10 ms a process or more
 
 
 @dataclass(frozen=True, slots=True)

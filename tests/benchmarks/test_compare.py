@@ -13,6 +13,12 @@ MIB = 2**20
 RESULT = {"decisions_per_s": 50.0, "rows_per_s": 100.0, "settings": "num_envs 7"}
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    """Processes of tests live for a second or two."""
+    monkeypatch.setattr(compare, "SAMPLE_SECONDS", 0.2)
+
+
 def script(text, **more):
     return Contestant({"connect_four": ["-c", text]}, **more)
 
@@ -99,7 +105,7 @@ def test_an_orphan_is_counted_still(monkeypatch):
         compare.ProcessTree, "memory", lambda self: samples.append(tree_memory(self)) or samples[-1]
     )
     compare.run([sys.executable, "-c", PARENT], 30.0)
-    assert samples[-1] > 200 * MIB  # a quarter of a second before the end: only the orphan and the root live
+    assert samples[-1] > 200 * MIB  # a fifth of a second before the end: only the orphan and the root live
 
 
 def test_a_failure_ends_nobody_elses_rounds_and_the_order_rotates(monkeypatch):
