@@ -174,7 +174,9 @@ def test_the_draw_of_other_devices_is_the_same(row, uniform):
     one, logp_one = categorical.draw(logits, legal, uniform)
     two, logp_two = categorical._draw_by_sums(logits, legal, uniform)
     assert legal[0, two.item()]
-    assert logp_two.item() == pytest.approx(categorical.evaluate(logits, legal, two)[0].item(), abs=1e-6, rel=1e-6)
+    assert logp_two.item() == pytest.approx(
+        categorical.evaluate(logits, legal, two)[0].item(), abs=1e-6, rel=1e-6
+    )
     if one.item() != two.item():  # only where the sums' rounding decides
         between = torch.softmax(logits.double().masked_fill(~legal, -math.inf), -1)[0].cumsum(0)
         assert (between - uniform.double()).abs().min() < 1e-6
