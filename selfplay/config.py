@@ -174,9 +174,20 @@ class RolloutConfig(_Section):
         "one process 0",
     )
 
+    inference: Literal["worker", "node"] = Field(
+        default="worker",
+        description="who decides: each worker with a network of its own, or one server for all workers of a "
+        "machine, on a GPU of its own where device is cuda",
+    )
+
     @model_validator(mode="after")
     def _workers_share_games(self) -> RolloutConfig:
         workers = self.num_workers
+        if self.inference == "node" and workers == 0:
+            raise ValueError(
+                'rollout.inference="node" but rollout.num_workers=0: one process needs no server; '
+                "give --rollout.inference worker, or workers"
+            )
         if isinstance(workers, int) and workers and self.num_games % workers:
             raise ValueError(
                 f"rollout.num_workers={workers} does not divide rollout.num_games={self.num_games}; "

@@ -7,6 +7,7 @@ error, with its own type and traceback, and never the death of an actor.
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +20,12 @@ from selfplay import shared_memory
 from selfplay.config import Config, num_cores
 from selfplay.data_parallel import TIMEOUT, Distributed, Siblings, TCPStore
 from selfplay.engine import Learned, make_learners
+from selfplay.inference.server import InferenceServer
 from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
-from selfplay.worker import Collected, Fetch, Weights, Worker
+from selfplay.worker import Collected, Fetch, Weights, Worker, make_game, make_policies
 
 Refs = Mapping[str, "ray.ObjectRef[Weights]"]
 State = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -40,10 +42,19 @@ class RolloutActor:
     def __repr__(self) -> str:  # what Ray puts before every line that this actor prints
         return f"rollout {self._index}"
 
-    def open(self, config: Config, num_workers: int, entropy: int, path: list[str]) -> None:
-        """Make the game; entropy: 0, or another number in place of a worker that died."""
+    def machine(self) -> str:
+        """Where it is."""
+        return ray.get_runtime_context().get_node_id()
+
+    def open(
+        self, config: Config, num_workers: int, entropy: int, path: list[str], server: str | None
+    ) -> None:
+        """Make the game; entropy: 0, or another number in place of a worker that died.
+
+        server: of the machine's `InferenceActor`, where that decides.
+        """
         _adopt(path)
-        self._worker = Worker(config, self._index, num_workers)
+        self._worker = Worker(config, self._index, num_workers, server)
         if entropy:
             self._worker.reopen(entropy)
 
@@ -63,6 +74,28 @@ class RolloutActor:
     def set_state(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], refs: Refs) -> bool:
         # Arrays from the object store are read-only and not ours to keep.
         return self._worker.set_state({k: x.copy() for k, x in arrays.items()}, meta, _fetcher(refs))
+
+
+class InferenceActor:
+    """Decides for all rollout workers of its machine; see `selfplay.inference`."""
+
+    _server: InferenceServer
+
+    def __repr__(self) -> str:
+        return "inference"
+
+    def open(self, config: Config, device: str, path: list[str]) -> str:
+        """Begin to serve; gives the socket's path."""
+        _adopt(path)
+        torch.set_num_threads(1)
+        policies = make_policies(config, make_game(config, 1), config.seed)
+        self._server = InferenceServer(policies, device)
+        threading.Thread(target=self._server.serve, daemon=True).start()
+        return self._server.path
+
+    def close(self) -> None:
+        """End, and leave no socket behind."""
+        self._server.stop()
 
 
 class LearnerActor:

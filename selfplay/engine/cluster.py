@@ -9,6 +9,7 @@ with all that it must know.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import signal
@@ -33,11 +34,11 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from selfplay.config import Config, resolve_num_workers
 from selfplay.engine import Arrays, Learned, choose_device
-from selfplay.engine.actors import LearnerActor, RolloutActor, State
+from selfplay.engine.actors import InferenceActor, LearnerActor, RolloutActor, State
 from selfplay.errors import UserError
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
@@ -52,6 +53,9 @@ ROOM_SECONDS = 60.0
 
 OPEN_SECONDS = 300.0
 """How long an actor may take to start: its imports, and compiling a game for the first time."""
+
+CLOSE_SECONDS = 5.0
+"""How long an inference server may take to end."""
 
 MOST_LEARNERS = 8
 """Learners that share a CPU's cores under "auto"; more than two were never measured."""
@@ -87,6 +91,7 @@ class RayEngine:
         self._started_ray = _connect()
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
+        self._servers: dict[str, str] = {}  # machine -> its inference server's socket
         self._deaths: Counter[str] = Counter()
         self._begun: _Begun | None = None
         self._batches: list[ray.ObjectRef[Batch]] = []
@@ -203,7 +208,10 @@ class RayEngine:
         return all(self._ask_rollouts(range(self.num_rollouts), start))
 
     def close(self) -> None:
-        for actor in self._actors.values():
+        for who, actor in self._actors.items():
+            if who.startswith(INFERENCE):
+                with contextlib.suppress(RayError):  # it may be gone
+                    _get(actor.close.remote(), CLOSE_SECONDS)
             ray.kill(actor)
         if self._group is not None:
             remove_placement_group(self._group)
@@ -224,7 +232,21 @@ class RayEngine:
         options = {"num_cpus": 1, "scheduling_strategy": self._place(index)}
         actor = ray.remote(RolloutActor).options(**options).remote(index)
         self._actors[_rollout(index)] = actor
-        return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path)
+        server = None
+        if self._config.rollout.inference == "node":
+            server = self._server_of(_get(actor.machine.remote(), OPEN_SECONDS))
+        return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path, server)
+
+    def _server_of(self, machine: str) -> str:
+        """The socket of the machine's inference server, started where there is none."""
+        if machine not in self._servers:
+            place = NodeAffinitySchedulingStrategy(machine, soft=False)
+            options = {"num_cpus": 0, "num_gpus": int(self._device == "cuda"), "scheduling_strategy": place}
+            actor = ray.remote(InferenceActor).options(**options).remote()
+            self._actors[f"{INFERENCE} {len(self._servers)}"] = actor
+            opened = actor.open.remote(self._config, self._device, sys.path)
+            self._servers[machine] = _get(opened, OPEN_SECONDS)
+        return self._servers[machine]
 
     def _start_learners(self, state: State | None) -> dict[str, Ref]:
         # On CPUs they learn on the cores that are the rollouts', which wait or, where they overlap, share.
@@ -329,7 +351,7 @@ class RayEngine:
         self._notify(f"{who} was lost ({type(error).__name__}); making it anew")
 
 
-LEARNER = "the learner"
+LEARNER, INFERENCE = "the learner", "inference server"
 
 
 def _learner(rank: int) -> str:
