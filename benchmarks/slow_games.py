@@ -1,6 +1,6 @@
 """What training costs beside a game in Python: the bare game, our adapter, and training with it.
 
-    python -m benchmarks.slow_games [GAME ...] [--seconds 4] [--rounds 3]
+    python -m benchmarks.slow_games [GAME ...] [--seconds 4] [--rounds 3] [--num-games 512]
 
 Three contestants in turn, each on every core, each measured in processes of its own:
 
@@ -32,7 +32,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from selfplay.config import num_cores
+from benchmarks import game_speed
+from envs.registry import make
+from selfplay import bench
+from selfplay import config as configuration
+from selfplay.config import Config, num_cores
 
 GAMES = (
     "pettingzoo:pettingzoo.sisl.pursuit_v5",
@@ -151,9 +155,9 @@ BARE: dict[str, Callable[[str], Iterator[int]]] = {
 }
 
 
-def bare(game: str, seconds: float) -> Rate:
+def bare(config: Config, seconds: float) -> Rate:
     """The game alone, in this process."""
-    source, _, rest = game.partition(":")
+    source, _, rest = config.env.id.partition(":")
     play = BARE[source](rest)
     _count(play, WARM_UP)
     return _count(play, seconds)
@@ -169,46 +173,33 @@ def _count(play: Iterator[int], seconds: float) -> Rate:
     return Rate(decisions / spent, steps / spent)
 
 
-def adapter(game: str, seconds: float) -> Rate:
+def adapter(config: Config, seconds: float) -> Rate:
     """A worker's share of the matches, in this process."""
-    from benchmarks.game_speed import measure
-    from envs.registry import make
-    from selfplay import config as configuration
-
-    config = configuration.load("default", {"env.id": game})
-    return Rate(measure(make(game, config.rollout.num_games // num_cores()), seconds), 0.0)
+    env = make(config.env.id, config.rollout.num_games // num_cores())
+    return Rate(game_speed.measure(env, seconds), 0.0)
 
 
-def training(game: str, seconds: float) -> Rate:
+def training(config: Config, seconds: float) -> Rate:
     """Acted decisions of a run, whose workers are processes of their own."""
-    from selfplay import bench
-    from selfplay import config as configuration
-
-    measured = bench.measure(configuration.load("default", {"env.id": game}), seconds)
+    measured = bench.measure(config, seconds)
     acted = sum(part.decisions for parts in measured.collected for part in parts)
     return Rate(acted / (measured.ended - measured.begun), 0.0)
 
 
-CONTESTANTS: dict[str, Callable[[str, float], Rate]] = {
+CONTESTANTS: dict[str, Callable[[Config, float], Rate]] = {
     "bare": bare,
     "adapter": adapter,
     "training": training,
 }
 
 
-def measure(name: str, game: str, seconds: float) -> Rate:
+def measure(name: str, game: str, arguments: list[str]) -> Rate:
     """A contestant on every core: as many processes, or one that has them all for itself."""
     processes = 1 if name == "training" else num_cores()
-    command = [sys.executable, "-m", "benchmarks.slow_games", game, "--only", name]
+    command = [sys.executable, "-m", "benchmarks.slow_games", game, "--only", name, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     running = [
-        subprocess.Popen(
-            [*command, "--seconds", str(seconds)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         for _ in range(processes)
     ]
     rates = []
@@ -251,18 +242,24 @@ def main() -> None:
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement, beside its warm-up")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num-games", type=int, default=0, help="of all workers; 0: as `default` has it")
     parser.add_argument("--only", choices=CONTESTANTS, help="measure this in this process; print its rates")
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(CONTESTANTS[options.only](options.games[0], options.seconds)))
+        overrides: dict[str, Any] = {"env.id": options.games[0]}
+        if options.num_games:
+            overrides["rollout.num_games"] = options.num_games
+        config = configuration.load("default", overrides)
+        print(json.dumps(CONTESTANTS[options.only](config, options.seconds)))
         return
+    arguments = ["--seconds", str(options.seconds), "--num-games", str(options.num_games)]
     shown = Table(*COLUMNS, title=f"medians of {options.rounds}, {num_cores()} cores", title_justify="left")
     for column in shown.columns[1:]:
         column.justify = "right"
     for game in options.games:
         rates: dict[str, list[Rate]] = {name: [] for name in CONTESTANTS}
         for number, name in itertools.product(range(1, options.rounds + 1), CONTESTANTS):
-            rates[name].append(measure(name, game, options.seconds))
+            rates[name].append(measure(name, game, arguments))
             print(f"{game} {number} {name} {rates[name][-1].decisions:,.0f}", file=sys.stderr, flush=True)
         shown.add_row(*row(game, rates))
     Console(width=200).print(shown)
