@@ -2,10 +2,10 @@
 
     python -m benchmarks.scale [--axis AXIS ...] [--values N ...] [--seconds 5] [--rounds 2] [--json FILE]
 
-AXIS: cores, workers, learners, opponents, length, hidden, games: `selfplay bench connect_four` in a process
-of its own for every measurement, two Ray workers unless they are what varies, in rounds. pool: the league's
-bookkeeping with many past selves and many rollouts, results made up. costs: bytes and seconds of what an
-iteration moves, and their extrapolation to many cores. Measurements are added to those in FILE, so that a
+AXIS: cores, weak, workers, learners, opponents, length, hidden, games: `selfplay bench connect_four` in a
+process of its own for every measurement, two Ray workers unless they are what varies, in rounds. pool: the
+league's bookkeeping with many past selves and rollouts, results made up. costs: bytes and seconds of what
+an iteration moves, and their extrapolation to many cores. Measurements are added to those in FILE, so that a
 long set can be taken in pieces; the tables are of all in FILE.
 """
 

@@ -73,6 +73,11 @@ AXES = {
         doublings(1, num_cores()),
         lambda n: Point(_workers(n), n, pinned=True),
     ),
+    "weak": Axis(
+        f"cores, 1,024 matches and {LANES} lanes of a minibatch on each",
+        doublings(1, num_cores()),
+        lambda n: Point((*_workers(n), "--rollout.num-games", str(1024 * n)), n, pinned=True),
+    ),
     "workers": Axis(
         f"rollout workers, the learner on all {num_cores()} cores",
         doublings(1, num_cores()),

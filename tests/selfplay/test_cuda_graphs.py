@@ -37,7 +37,9 @@ def play(env_id="connect_four", spec=None):
     """A learner and a batch of its policy."""
     learner, fragment = fragments(env_id, spec)
     batch, _ = learner._prepare(fragment, torch.as_tensor(fragment.reward))
-    return learner, batch._replace(state=torch.randn_like(batch.state))
+    # States that count: the first fragments open a match at t = 0.
+    is_first = torch.rand(batch.is_first.shape) < 0.2
+    return learner, batch._replace(state=torch.randn_like(batch.state), is_first=is_first)
 
 
 def fragments(env_id="connect_four", spec=None):
