@@ -26,7 +26,10 @@ LSTM policies that learn by playing themselves.
 commands:
   train CONFIG        learn a game, or go on with --resume DIR
   play A B            play matches between runs, checkpoints, bots and people
-  exploitability DIR  how much a best response wins, in small games
+  tournament DIR...   a round robin between players of runs and bots, with ratings
+  exploitability DIR  how much a best response wins
+  report DIR          a run as one page for the browser
+  league-sim          matchmakers on games whose answer is known
   export DIR          write a policy for RLlib
   bench CONFIG        measure decisions per second
   envs                list the games, or check them all
@@ -34,7 +37,7 @@ commands:
 `selfplay COMMAND --help` explains each.
 """
 
-COMMANDS = ("train", "play", "exploitability", "export", "bench", "envs")
+COMMANDS = ("train", "play", "tournament", "exploitability", "report", "league-sim", "export", "bench", "envs")
 
 RESUMABLE = ("stop.", "checkpoint.", "device", "rollout.num_workers")
 """Keys that a resumed run may change: where and how long it learns, not what."""
@@ -94,6 +97,18 @@ def _dispatch(command: str, argv: list[str]) -> int:
             from selfplay import exploitability
 
             return exploitability.main(argv)
+        case "tournament":
+            from selfplay import tournament
+
+            return tournament.main(argv)
+        case "report":
+            from selfplay import report
+
+            return report.main(argv)
+        case "league-sim":
+            from selfplay import league_sim
+
+            return league_sim.main(argv)
         case "export":
             from selfplay.rllib import export
 
