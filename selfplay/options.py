@@ -48,6 +48,19 @@ class _Wide(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=36)
 
 
+def whole(low: int) -> Any:
+    """argparse's type of integers of at least `low`."""
+
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise ValueError(text)
+        return value
+
+    whole.__name__ = f"whole number >= {low}"  # argparse names it: "invalid ... value: '0'"
+    return whole
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """A command line taken apart."""

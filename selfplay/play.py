@@ -20,7 +20,7 @@ from selfplay.contestants import FORMS, Contestant
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
-from selfplay.options import Parser, take_kwargs
+from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
 from selfplay.recording import Decision, FirstMatch, Recording
 
@@ -59,12 +59,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--games",
         metavar="N",
-        type=_whole(1),
+        type=whole(1),
         help=f"matches, a multiple of the number of players (default: {DEFAULT_GAMES}; "
         "with human: until you quit)",
     )
     parser.add_argument(
-        "--seed", metavar="S", type=_whole(0), default=0, help="the same seed gives the same result"
+        "--seed", metavar="S", type=whole(0), default=0, help="the same seed gives the same result"
     )
     parser.add_argument(
         "--greedy", action="store_true", help="policies take their likeliest action instead of sampling"
@@ -77,19 +77,6 @@ def _parser() -> Parser:
         "--env.kwargs.KEY", dest="kwargs", metavar="VALUE", help="argument of the game, over a run's"
     )
     return parser
-
-
-def _whole(low: int) -> Any:
-    """argparse's type of integers of at least `low`."""
-
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise ValueError(text)
-        return value
-
-    whole.__name__ = f"whole number >= {low}"  # argparse names it: "invalid ... value: '0'"
-    return whole
 
 
 def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation]:
