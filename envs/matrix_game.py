@@ -99,6 +99,7 @@ class MatrixGame:
 
     id = "matrix_game"
     teams = (0, 1)
+    deterministic = True
 
     def __init__(
         self,

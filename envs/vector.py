@@ -58,6 +58,7 @@ class VectorEnv(Protocol):
       begins with its match.
     - `has_board(game) -> bool`: whether `render` shows a person enough; else the observation is shown too.
     - `openspiel: str`: the game of OpenSpiel with the same actions and observations.
+    - `deterministic: bool`: the rules draw nothing, so that a match is its actions.
     - `max_return: float`: the highest mean return that can be reached.
     """
 
