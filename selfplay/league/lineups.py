@@ -34,3 +34,12 @@ def past_rows(num_rows: int, num_opponents: int, first_team: int, teams: np.ndar
     opponent = 1 + row * num_opponents // max(num_rows, 1)
     team = (first_team + row) % (int(teams.max()) + 1)
     return np.where(teams[None, :] == team[:, None], 0, opponent[:, None]).astype(np.int32)
+
+
+def mixed_rows(num_rows: int, num_opponents: int, first_team: int, teams: np.ndarray) -> np.ndarray:
+    """As `past_rows`, but every other team has the next of the opponents: the same where teams are two."""
+    rows = past_rows(num_rows, num_opponents, first_team, teams)
+    own = np.where(rows == 0, teams, -1).max(axis=1, keepdims=True)  # [Q, 1] team of player 0
+    num_teams = int(teams.max()) + 1
+    place = (teams - own) % num_teams - 1  # of the team among the others
+    return np.where(rows == 0, 0, 1 + (rows - 1 + place) % max(num_opponents, 1)).astype(np.int32)

@@ -5,9 +5,16 @@ N players, T teams. A match of more than two teams counts as one meeting for eve
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from selfplay.league.outcomes import Outcomes
+
+START = 64
+"""Players that a table has room for at first; it doubles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,166 @@ class Payoffs:
 
     def score(self) -> np.ndarray:
         """[N, N] mean score of row against column, win 1 and draw 1/2; NaN where they never met."""
-        counts = self.counts.sum(axis=2)
-        total = counts.sum(axis=2)
-        with np.errstate(invalid="ignore"):
-            return (counts[..., 0] + counts[..., 1] / 2) / total
+        return _score(self.counts.sum(axis=2))
+
+
+def _score(counts: np.ndarray) -> np.ndarray:
+    """counts [..., 3] -> mean score [...], NaN where there are none."""
+    with np.errstate(invalid="ignore"):
+        return (counts[..., 0] + counts[..., 1] / 2) / counts.sum(axis=-1)
+
+
+class Meeting(NamedTuple):
+    """Meetings of one player with another in one iteration, by the first one's team."""
+
+    player: int
+    opponent: int
+    team: int
+    wins: int
+    draws: int
+    losses: int
+    matches: int
+    returns: float
+
+
+class Cell(NamedTuple):
+    """What a table holds of a player, its opponent and the team that it held."""
+
+    player: int
+    opponent: int
+    team: int
+    wins: int
+    draws: int
+    losses: int
+    matches: int
+    returns: float
+    decayed_wins: float
+    decayed_draws: float
+    decayed_losses: float
+
+
+def meetings(outcomes: Outcomes, teams: tuple[int, ...]) -> list[Meeting]:
+    """Who met whom; nobody meets itself. A team of several players counts for each of them."""
+    found: dict[tuple[int, int, int], list[float]] = {}
+    num_teams = max(teams) + 1
+    for k, seats in enumerate(outcomes.lineup.tolist()):
+        of_team = [{player for team, player in zip(teams, seats) if team == t} for t in range(num_teams)]
+        if len(set().union(*of_team)) == 1:
+            continue
+        matches = int(outcomes.matches[k])
+        for team, other in ((t, u) for t in range(num_teams) for u in range(num_teams) if t != u):
+            numbers = [*outcomes.pairs[k, team, other].tolist(), matches, float(outcomes.returns[k, team])]
+            for key in ((p, q, team) for p in of_team[team] for q in of_team[other] if p != q):
+                found[key] = [x + y for x, y in zip(found.get(key, [0] * 5), numbers)]
+    return [
+        Meeting(*key, *map(int, numbers[:4]), float(numbers[4])) for key, numbers in sorted(found.items())
+    ]
+
+
+class PayoffTable:
+    """The payoffs of a league while it grows. P players by their ids, T teams."""
+
+    def __init__(self, num_teams: int, decay: float) -> None:
+        """decay: what a match's weight falls to with each later one between the same two, team by team."""
+        self._decay = decay
+        shape = (START, START, num_teams)
+        self._counts = np.zeros((*shape, 3), np.int64)
+        self._decayed = np.zeros((*shape, 3))
+        self._matches = np.zeros(shape, np.int64)
+        self._returns = np.zeros(shape)
+        self._touched: set[tuple[int, int, int]] = set()
+
+    def _grow(self, highest: int) -> None:
+        size = len(self._counts)
+        if highest < size:
+            return
+        larger = max(2 * size, highest + 1)
+        for name in ("_counts", "_decayed", "_matches", "_returns"):
+            old = getattr(self, name)
+            new = np.zeros((larger, larger, *old.shape[2:]), old.dtype)
+            new[:size, :size] = old
+            setattr(self, name, new)
+
+    def add(self, met: Iterable[Meeting]) -> None:
+        """The meetings of an iteration, all kinds of matches together.
+
+            decayed <- decayed * d^M + counts / M * (1 - d^M) / (1 - d)
+
+        for M matches in no order that means anything: each kind of outcome is spread evenly among them.
+        Source of the decay: AlphaStar (Vinyals et al. 2019), pseudocode of the payoff.
+        """
+        for meeting in met:
+            player, opponent, team, *counts, matches, returns = meeting
+            self._grow(max(player, opponent))
+            cell = player, opponent, team
+            self._counts[cell] += counts
+            self._matches[cell] += matches
+            self._returns[cell] += returns
+            number = sum(counts)
+            if number:
+                left = self._decay**number
+                weight = (1 - left) / (1 - self._decay) if self._decay < 1 else number
+                self._decayed[cell] = self._decayed[cell] * left + np.array(counts) / number * weight
+            self._touched.add(cell)
+
+    def load(self, cells: Iterable[Cell]) -> None:
+        """Take over what was stored."""
+        for player, opponent, team, wins, draws, losses, matches, returns, *decayed in cells:
+            self._grow(max(player, opponent))
+            cell = player, opponent, team
+            self._counts[cell] = wins, draws, losses
+            self._matches[cell], self._returns[cell], self._decayed[cell] = matches, returns, decayed
+
+    def changed(self) -> Iterator[Cell]:
+        """What was added since the last call."""
+        for cell in sorted(self._touched):
+            yield Cell(
+                *cell,
+                *self._counts[cell].tolist(),
+                int(self._matches[cell]),
+                float(self._returns[cell]),
+                *self._decayed[cell].tolist(),
+            )
+        self._touched.clear()
+
+    def counts(self, player: int, opponents: list[int]) -> np.ndarray:
+        """[N, 3] wins, draws, losses of the player against these."""
+        self._grow(max([player, *opponents]))
+        return self._counts[player, opponents].sum(axis=1)
+
+    def recent_score(self, player: int, opponents: list[int]) -> np.ndarray:
+        """[N] score of the player against these, old matches fading; 1/2 where they never met."""
+        self._grow(max([player, *opponents]))
+        return np.nan_to_num(_score(self._decayed[player, opponents].sum(axis=1)), nan=0.5)
+
+    def recent_scores(self, ids: list[int]) -> np.ndarray:
+        """[N, N] score of row against column among these, old matches fading; NaN where they never met."""
+        self._grow(max(ids, default=0))
+        return _score(self._decayed[np.ix_(ids, ids)].sum(axis=2))
+
+    def meetings(self, ids: list[int]) -> np.ndarray:
+        """[N, N] matches of row against column among these, over the row's teams."""
+        self._grow(max(ids, default=0))
+        return self._matches[np.ix_(ids, ids)].sum(axis=2)
+
+    def pair_counts(self, ids: list[int]) -> np.ndarray:
+        """[N, N, 3] wins, draws, losses of row against column among these."""
+        self._grow(max(ids, default=0))
+        return self._counts[np.ix_(ids, ids)].sum(axis=2)
+
+    def payoffs(self, players: dict[str, int]) -> Payoffs:
+        """As one table of these players, given with their ids."""
+        ids = list(players.values())
+        self._grow(max(ids, default=0))
+        pick = np.ix_(ids, ids)
+        return Payoffs(
+            tuple(players),
+            self._counts[pick],
+            self._decayed[pick].sum(axis=2),
+            self._matches[pick],
+            self._returns[pick],
+        )
+
+
+COLUMNS = Cell._fields
+"""Of a table that stores cells."""

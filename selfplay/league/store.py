@@ -8,7 +8,7 @@ file between transactions. Other processes may read (`readonly=True`) while one 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,56 +19,12 @@ import numpy as np
 from selfplay.league import weights as weight_files
 from selfplay.league.errors import LeagueError
 from selfplay.league.outcomes import Outcomes
+from selfplay.league.payoffs import Cell, Meeting, Payoffs, PayoffTable
 from selfplay.league.ratings import Rating
+from selfplay.league.schema import SCHEMA, TABLES
 
-SCHEMA = 1
-"""Number of the table layout below, kept in the file's user_version."""
-
-_TABLES = """
-CREATE TABLE committed (iteration INTEGER NOT NULL);
-CREATE TABLE players (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL CHECK (kind IN ('learning', 'snapshot', 'bot')),
-    parent TEXT REFERENCES players (name),
-    version INTEGER,               -- of the published weights; null for what has none
-    iteration INTEGER NOT NULL,    -- in which the player joined
-    agent_steps INTEGER,
-    weights TEXT,                  -- SHA-256 of weights/SHA256.safetensors
-    quality REAL,                  -- of snapshots
-    prior_mu REAL NOT NULL,        -- rating on joining
-    prior_sigma REAL NOT NULL
-);
-CREATE TABLE lineups (id INTEGER PRIMARY KEY);
-CREATE TABLE lineup_seats (
-    lineup INTEGER NOT NULL REFERENCES lineups (id) ON DELETE CASCADE,
-    seat INTEGER NOT NULL,
-    player INTEGER NOT NULL REFERENCES players (id),
-    PRIMARY KEY (lineup, seat)
-) WITHOUT ROWID;
-CREATE TABLE results (             -- how many matches of a lineup each team won, drew and lost
-    iteration INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('train', 'rating')),
-    lineup INTEGER NOT NULL REFERENCES lineups (id),
-    team INTEGER NOT NULL,
-    wins INTEGER NOT NULL,
-    draws INTEGER NOT NULL,
-    losses INTEGER NOT NULL,
-    PRIMARY KEY (iteration, kind, lineup, team)
-) WITHOUT ROWID;
-CREATE TABLE ratings (             -- history; the newest row of a player is its rating
-    player INTEGER NOT NULL REFERENCES players (id),
-    iteration INTEGER NOT NULL,
-    mu REAL NOT NULL,
-    sigma REAL NOT NULL,
-    PRIMARY KEY (player, iteration)
-) WITHOUT ROWID;
-CREATE VIEW standings AS
-    SELECT players.*, coalesce(rating.mu, prior_mu) AS mu, coalesce(rating.sigma, prior_sigma) AS sigma
-    FROM players LEFT JOIN ratings AS rating ON rating.player = players.id AND rating.iteration =
-        (SELECT max(iteration) FROM ratings WHERE player = players.id);
-INSERT INTO committed VALUES (-1);
-"""
+Kind = Literal["train", "rating", "evaluation"]
+"""What a match was for: learning, a rating against anchors, or a thin cell of the payoff table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +34,23 @@ class Player:
     name: str
     kind: Literal["learning", "snapshot", "bot"]
     rating: Rating
+    role: str | None = None  # main, main_exploiter or league_exploiter; None for bots
     parent: str | None = None  # the past self before
     version: int | None = None  # of the published weights
     iteration: int = 0  # in which it joined
+    retired: int | None = None  # iteration in which it left the pool
     agent_steps: int | None = None
     weights: str | None = None  # SHA-256 of the safetensors file
     quality: float | None = None  # of snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a match began with."""
+
+    kind: str  # train, rating or evaluation
+    lineup: tuple[str, ...]  # [A] player of each seat
+    seed: int
 
 
 class Store:
@@ -120,7 +87,7 @@ class Store:
         (schema,) = self._db.execute("PRAGMA user_version").fetchone()
         (num_tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if schema == 0 and num_tables == 0 and not readonly:
-            self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         elif schema != SCHEMA:
             raise LeagueError(
                 f"{self.path} has table layout {schema}; this version of selfplay reads {SCHEMA}"
@@ -172,8 +139,8 @@ class Store:
         """All players in the order in which they joined."""
         with self._named_errors():
             rows = self._db.execute(
-                "SELECT name, kind, mu, sigma, parent, version, iteration, agent_steps, weights, quality "
-                "FROM standings ORDER BY id"
+                "SELECT name, kind, mu, sigma, role, parent, version, iteration, retired, agent_steps,"
+                " weights, quality FROM standings ORDER BY id"
             ).fetchall()
         return [Player(name, kind, Rating(mu, sigma), *rest) for name, kind, mu, sigma, *rest in rows]
 
@@ -190,6 +157,53 @@ class Store:
                 "ORDER BY ratings.iteration, id"
             ).fetchall()
         return [(iteration, name, Rating(mu, sigma)) for iteration, name, mu, sigma in rows]
+
+    def meetings(self) -> dict[int, list[Meeting]]:
+        """Who met whom, by iteration, in order."""
+        with self._named_errors():
+            rows = self._db.execute(
+                f"SELECT iteration, {', '.join(Meeting._fields)} FROM meetings"
+            ).fetchall()
+        found: dict[int, list[Meeting]] = {}
+        for iteration, *meeting in rows:
+            found.setdefault(iteration, []).append(Meeting(*meeting))
+        return found
+
+    def cells(self) -> list[Cell]:
+        """The payoffs as they are stored."""
+        with self._named_errors():
+            return list(map(Cell._make, self._db.execute(f"SELECT {', '.join(Cell._fields)} FROM payoffs")))
+
+    def payoffs(self) -> Payoffs:
+        """How all players fared against each other."""
+        cells = self.cells()
+        table = PayoffTable(1 + max((cell.team for cell in cells), default=0), decay=1.0)
+        table.load(cells)
+        return table.payoffs(self.ids())
+
+    def matches(self, iteration: int) -> list[Match]:
+        """Every match of an iteration that has a result."""
+        with self._named_errors():
+            rows = self._db.execute(
+                "SELECT kind, lineup, seeds FROM matches WHERE iteration = ?", (iteration,)
+            ).fetchall()
+        name = {number: name for name, number in self.ids().items()}
+        seats = {lineup: players for players, lineup in self._lineup_of.items()}
+        return [
+            Match(kind, tuple(name[player] for player in seats[lineup]), int(seed))
+            for kind, lineup, seeds in rows
+            for seed in np.frombuffer(seeds, "<u8")
+        ]
+
+    def config(self, player: str) -> str:
+        """The configuration, as TOML, that says how to build a player's network."""
+        with self._named_errors():
+            row = self._db.execute(
+                "SELECT toml FROM configs JOIN players ON config = configs.id WHERE name = ?", (player,)
+            ).fetchone()
+        if row is None:
+            raise LeagueError(f"{self.path} keeps no configuration of {player}")
+        return str(row[0])
 
     def weights(self, player: str) -> dict[str, np.ndarray]:
         """The player's weights, checked against their SHA-256."""
@@ -210,33 +224,76 @@ class Store:
         """Write a copy of the arrays and return its SHA-256; of no use before a player has it."""
         return weight_files.save(self.weights_directory, weights)
 
-    def add_player(self, player: Player) -> int:
-        """Add a player and return its number; its rating is the prior."""
+    def add_player(self, player: Player, config: str | None = None) -> int:
+        """Add a player and return its number; its rating is the prior. config: its network's, as TOML."""
         with self._named_errors():
             self._begin()
+            number = None if config is None else self._config(config)
             cursor = self._db.execute(
-                "INSERT INTO players (name, kind, parent, version, iteration, agent_steps, weights, quality,"
-                " prior_mu, prior_sigma) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (player.name, player.kind, player.parent, player.version, player.iteration,
-                 player.agent_steps, player.weights, player.quality, *player.rating),
+                "INSERT INTO players (name, kind, role, parent, version, iteration, retired, agent_steps,"
+                " weights, config, quality, prior_mu, prior_sigma)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (player.name, player.kind, player.role, player.parent, player.version, player.iteration,
+                 player.retired, player.agent_steps, player.weights, number, player.quality, *player.rating),
             )  # fmt: skip
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def add_results(self, iteration: int, kind: Literal["train", "rating"], outcomes: Outcomes) -> None:
-        """Add counts to those of this iteration."""
+    def _config(self, toml: str) -> int:
+        self._db.execute("INSERT INTO configs (toml) VALUES (?) ON CONFLICT DO NOTHING", (toml,))
+        return int(self._db.execute("SELECT id FROM configs WHERE toml = ?", (toml,)).fetchone()[0])
+
+    def retire(self, player: str, iteration: int) -> None:
+        """Let a snapshot leave the pool; its weights and all that is known of it stay."""
         with self._named_errors():
             self._begin()
-            rows = []
-            for seats, of_teams in zip(outcomes.lineup.tolist(), outcomes.counts.tolist(), strict=True):
+            self._db.execute("UPDATE players SET retired = ? WHERE name = ?", (iteration, player))
+
+    def add_results(self, iteration: int, kind: Kind, outcomes: Outcomes) -> None:
+        """Add counts, and the matches' seeds, to those of this iteration."""
+        with self._named_errors():
+            self._begin()
+            rows, seeds = [], []
+            for k, seats in enumerate(outcomes.lineup.tolist()):
                 lineup = self._lineup(tuple(seats))
-                rows += [(iteration, kind, lineup, team, *counts) for team, counts in enumerate(of_teams)]
+                matches = int(outcomes.matches[k])
+                seeds.append((iteration, kind, lineup, outcomes.seeds[k].astype("<u8").tobytes()))
+                rows += [
+                    (iteration, kind, lineup, team, matches, *counts, placement, returns)
+                    for team, (counts, placement, returns) in enumerate(
+                        zip(
+                            outcomes.counts[k].tolist(),
+                            outcomes.placement[k].tolist(),
+                            outcomes.returns[k].tolist(),
+                        )
+                    )
+                ]
             self._db.executemany(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " wins = wins + excluded.wins, draws = draws + excluded.draws,"
-                " losses = losses + excluded.losses",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " matches = matches + excluded.matches, wins = wins + excluded.wins,"
+                " draws = draws + excluded.draws, losses = losses + excluded.losses,"
+                " placement = placement + excluded.placement, returns = returns + excluded.returns",
                 rows,
             )
+            self._db.executemany(
+                "INSERT INTO matches VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " seeds = CAST(seeds || excluded.seeds AS BLOB)",
+                seeds,
+            )
+
+    def add_meetings(self, iteration: int, met: Sequence[Meeting]) -> None:
+        """Write down an iteration's meetings, once."""
+        with self._named_errors():
+            self._begin()
+            places = ", ".join("?" * (1 + len(Meeting._fields)))
+            self._db.executemany(f"INSERT INTO meetings VALUES ({places})", [(iteration, *m) for m in met])
+
+    def set_payoffs(self, cells: Iterable[Cell]) -> None:
+        """Set some cells of the payoff table."""
+        with self._named_errors():
+            self._begin()
+            places = ", ".join("?" * len(Cell._fields))
+            self._db.executemany(f"INSERT OR REPLACE INTO payoffs VALUES ({places})", list(cells))
 
     def _lineup(self, seats: tuple[int, ...]) -> int:
         if seats not in self._lineup_of:
@@ -282,15 +339,18 @@ class Store:
     def truncate(self, iteration: int) -> None:
         """Forget what is not committed and what was recorded after `iteration`; `commit` makes it so.
 
-        Ratings go back to what they were; qualities have no history here, so the caller sets them.
+        Ratings go back to what they were. Qualities have no history here, and what fades in the payoffs is
+        made anew from the meetings: the caller sets both.
         """
         self.rollback()
         with self._named_errors():
             self._begin()
-            self._db.execute("DELETE FROM ratings WHERE iteration > ?", (iteration,))
-            self._db.execute("DELETE FROM results WHERE iteration > ?", (iteration,))
+            for table in ("ratings", "results", "matches", "meetings"):
+                self._db.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
+            self._db.execute("DELETE FROM payoffs")
             self._db.execute("DELETE FROM lineups WHERE id NOT IN (SELECT lineup FROM results)")
             self._db.execute("DELETE FROM players WHERE iteration > ?", (iteration,))
+            self._db.execute("UPDATE players SET retired = NULL WHERE retired > ?", (iteration,))
             self._lineup_of = self._read_lineups()
 
     def remove_unused_weights(self) -> None:

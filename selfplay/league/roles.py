@@ -1,0 +1,67 @@
+"""Who learns in a run: the main learner, and exploiters that look for what it does wrong.
+
+Source: AlphaStar (Vinyals et al. 2019, Nature 575), its supplementary pseudocode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from selfplay.matches import MAIN
+
+Role = Literal["main", "main_exploiter", "league_exploiter"]
+
+
+class RoleConfig(Protocol):
+    """The settings that say who learns, and when an exploiter is done."""
+
+    @property
+    def main_exploiters(self) -> int: ...
+    @property
+    def league_exploiters(self) -> int: ...
+    @property
+    def exploiter_iterations(self) -> int: ...  # after which an exploiter's snapshot is due
+    @property
+    def exploiter_win_rate(self) -> float: ...  # above which it is due after half of them
+    @property
+    def exploiter_reset(self) -> float: ...  # probability that a league exploiter begins anew
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for a learner, with its own rollouts. Exploiters that begin anew follow each other in one."""
+
+    name: str
+    role: Role
+
+
+def slots(config: RoleConfig) -> tuple[Slot, ...]:
+    """All places, the main learner's first."""
+    return (
+        Slot(MAIN, "main"),
+        *(Slot(f"main_exploiter_{k}", "main_exploiter") for k in range(config.main_exploiters)),
+        *(Slot(f"league_exploiter_{k}", "league_exploiter") for k in range(config.league_exploiters)),
+    )
+
+
+def is_done(config: RoleConfig, iterations: int, scores: np.ndarray) -> bool:
+    """Whether an exploiter is to be frozen: it beats all whom it is after, or its time is up.
+
+    iterations: since it began or was frozen last; scores [N] against those it is after. As in the
+    pseudocode, the time is twice what it must have learned for at least.
+    """
+    if iterations >= config.exploiter_iterations:
+        return True
+    beats_all = len(scores) > 0 and float(scores.min()) > config.exploiter_win_rate
+    return beats_all and 2 * iterations >= config.exploiter_iterations
+
+
+def begins_anew(config: RoleConfig, role: Role, uniform: float) -> bool:
+    """Whether an exploiter that was just frozen gives way to a fresh one; uniform in [0, 1).
+
+    Main exploiters always do, league exploiters with probability `exploiter_reset`.
+    """
+    return role == "main_exploiter" or (role == "league_exploiter" and uniform < config.exploiter_reset)
