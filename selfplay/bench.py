@@ -132,8 +132,8 @@ def measure(config: Config, seconds: float) -> Measured:
         stack.callback(run.close)
         training = Training(config, run, watch)
         stack.callback(training.close)
-        engine = _Listening(training.engine)
-        training.engine = cast(Any, engine)
+        engine = _Listening(training.main.engine)
+        training.main.engine = cast(Any, engine)
         _say("warming up")
         _warm_up(training)
         _say(f"measuring for {seconds:g} s")
@@ -151,7 +151,7 @@ def _warm_up(training: Training) -> None:
         known = training.league.newest
         _train(training, StopConfig(iterations=training.iteration + 1))
         if training.league.newest == known:
-            training.snapshot()
+            training.snapshot(training.main)
             training.league.commit(training.iteration)
     iterations = max(WARM_UP_ITERATIONS, training.overlap.trial_left())
     _train(training, StopConfig(iterations=training.iteration + iterations))

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 MAIN = "main"
-"""The learning player's name; its snapshots are `main-VERSION`."""
+"""The name of the learning player: of the league's main one, and in its own rollouts of every other too."""
+
+LIVE = "@"
+"""main@VERSION is the main learner as it was then, where exploiters meet it; it is no past self."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,14 @@ class Lineups:
 
 @dataclass(frozen=True, slots=True)
 class MatchResults:
-    """Finished matches in the order in which they ended. M matches, A seats."""
+    """Finished matches. M matches, A seats."""
 
     players: tuple[str, ...]  # names that lineup indexes
     lineup: np.ndarray  # [M, A] int32
     returns: np.ndarray  # [M, A] float32, sum of the rewards of each seat
     length: np.ndarray  # [M] int32, decisions made in the match by all seats
     seed: np.ndarray  # [M] uint64, with the lineup it reproduces the match
+    row: np.ndarray | None = None  # [M] int64 of the lineups' table, ascending; None: in the order of ending
 
 
 def score(returns: np.ndarray, teams: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from selfplay import config as configuration
 from selfplay.errors import UserError
 
-TABLES = ("env.kwargs", "env.train_kwargs", "policy.uses", "policy.points", "policy.parts")
+TABLES = ("env.kwargs", "env.train_kwargs", "policy.uses", "policy.points", "policy.parts", "league.mix")
 
 
 class Parser(argparse.ArgumentParser):

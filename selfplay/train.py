@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +15,23 @@ import numpy as np
 
 from envs.vector import GameError
 from selfplay import checkpoint, engine
+from selfplay import config as configuration
 from selfplay.config import Config, PolicyConfig, StopConfig, check_lanes, resolve_num_workers
-from selfplay.engine import Engine, Learned
+from selfplay.engine import Arrays, Learned
 from selfplay.errors import CheckpointError, UserError
 from selfplay.league.league import League
-from selfplay.matches import MAIN
+from selfplay.matches import LIVE, MAIN
+from selfplay.members import Member, Times, slot_config, take_turn
 from selfplay.overlap import Overlap
 from selfplay.rollout import too_many_failures
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View, choose
-from selfplay.worker import LEAGUE, Collected, make_bot, make_game, make_parts, make_policies
+from selfplay.worker import LEAGUE, Collected, Weights, make_bot, make_game, make_parts, make_policies
 
 LINEUPS_PER_GAME = 2
 """Lineups drawn for each game of an iteration; a rollout that finishes more matches begins again."""
 
-CALIBRATION, RATING = 1, 2  # purposes of matches beside training, for their seeds
+CALIBRATION, RATING, EVALUATION = 1, 2, 3  # purposes of matches beside training, for their seeds
 
 _FIXED = {
     "env": ("id", "kwargs", "train_kwargs"),
@@ -53,66 +55,115 @@ class Training:
     ) -> None:
         self.config, self.run, self.view = config, run, view
         self._interruption = interruption or Interruption()
-        teams = make_game(config, 1).teams
-        league_seed = np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,))
-        self.league = League.open(run.league, config.league, teams, league_seed)
+        env = make_game(config, 1)
+        self.league = League.open(
+            run.league,
+            config.league,
+            env.teams,
+            np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,)),
+            winners=env.zero_sum if config.league.winners == "auto" else config.league.winners == "on",
+            network=configuration.dump(config),
+        )
+        self._live: dict[str, Weights] = {}  # of the main learner, as exploiters meet it
         view.message("starting: some seconds, more the first time")
-        self.engine: Engine = engine.start(config, self.league.weights, view.message)
+        configs = {slot.name: slot_config(config, k, 1) for k, slot in enumerate(self.league.slots)}
+        self._engines = engine.start_all(configs, self._weights_of, view.message)
+        self._members = [Member(slot, self._engines.of_slot[slot.name]) for slot in self.league.slots]
+        self.main = self._members[0]
         self.iteration = 0
         self.agent_steps = 0
         self.seconds = 0.0
         self.overlap = Overlap(self._staleness())
         self._last = (1, 0, 0.0)  # iterations, agent steps and seconds that the next one is expected to add
-        self._unchecked = True
         self._saved_iteration = -1
         self._saved_seconds = 0.0
 
     def loop(self) -> None:
         """Sample -> learn -> record -> publish, until a stop condition or a signal."""
-        ahead = False  # whether the rollouts play for the next iteration already
-        while ahead or not self._finished():
+        side_by_side = self._engines.together
+        while self.main.ahead or not self._finished():
             start = time.perf_counter()
-            if not (overlapped := ahead):
-                self._begin_batch()
-            collected = self.engine.collect()
-            sampled = time.perf_counter()
-            if self._unchecked:
-                self._unchecked = self.engine.check_replay() is None
-            checked = time.perf_counter()
-            if ahead := self.overlap.wanted() and self._may_play_ahead():
-                self._begin_batch()
-            begun = time.perf_counter()
-            learned = self.engine.learn()
+            overlapped = self.main.ahead
+            self._begin_evaluation()
+            groups = [self._members] if side_by_side else [[member] for member in self._members]
+            spent = [take_turn(group, self._begin_batch, self._may_play_ahead) for group in groups]
             self.iteration += 1
             trained = time.perf_counter()
-            self.league.record([part.results for part in collected], iteration=self.iteration)
+            self._record()
             if self._snapshot_due(self.iteration):
-                self.snapshot()
+                self.snapshot(self.main)
+            for exploiter in self._members[1:]:
+                if self.league.is_done(exploiter.slot.name, self.iteration):
+                    self._freeze(exploiter)
             self.league.commit(self.iteration)
             end = time.perf_counter()
-            sample, learn = sampled - start + begun - checked, trained - begun
-            times = {"sample": sample, "learn": learn, "league": end - trained}
-            self._report(collected, learned, times, end - start, overlapped)
-            if not ahead and self._checkpoint_due():
+            times = sum(spent, Times())
+            shares = {"sample": times.sample, "learn": times.learn, "league": end - trained}
+            self._report(shares, end - start, overlapped)
+            if not self.main.ahead and self._checkpoint_due():
                 self.save()
 
-    def _begin_batch(self) -> None:
-        """Let the rollouts play, with the weights published last, matches that the league draws now."""
-        num_rollouts = self.engine.num_rollouts
+    def _begin_batch(self, member: Member) -> None:
+        """Let a member's rollouts play, with its newest weights, matches that the league draws now."""
+        num_rollouts = member.engine.num_rollouts
         num_lineups = LINEUPS_PER_GAME * self.config.rollout.num_games // num_rollouts
-        self.engine.begin(self.league.draw(num_rollouts, num_lineups))
+        live = None if member.is_main else self._publish_live()
+        slot = member.slot.name
+        member.engine.begin(self.league.draw(num_rollouts, num_lineups, slot=slot, live=live))
 
-    def _may_play_ahead(self) -> bool:
-        """Whether the rollouts need not rest after this iteration: for its end, a snapshot, a checkpoint.
+    def _publish_live(self) -> str:
+        """The name under which exploiters meet the main learner as it is now."""
+        name = f"{MAIN}{LIVE}{self.main.learned.version:06d}"
+        if name not in self._live:
+            self._live[name] = self.main.engine.weights()
+        return name
 
+    def _weights_of(self, name: str) -> Weights:
+        """Of a past self, or of the main learner at a version that exploiters meet."""
+        return self._live[name] if LIVE in name else self.league.weights(name)
+
+    def _begin_evaluation(self) -> None:
+        evaluators = self._engines.evaluators
+        if evaluators.number:
+            tables = self.league.thin_lineups(evaluators.number, self.config.league.evaluation_games)
+            evaluators.begin(tables, [self.config.seed, EVALUATION, self.iteration])
+
+    def _record(self) -> None:
+        """The league hears of all matches that ended, in an order that does not depend on who was faster."""
+        for member in self._members:
+            results = [part.results for part in member.collected]
+            self.league.record(results, iteration=self.iteration, slot=member.slot.name)
+        self.league.record_evaluation(self._engines.evaluators.collect(), iteration=self.iteration)
+        present = {name for member in self._members for part in member.collected for name in part.present}
+        self._live = {name: weights for name, weights in self._live.items() if name in present}
+
+    def _freeze(self, exploiter: Member) -> None:
+        """An exploiter joins the past selves as it is; only then it may begin anew."""
+        self.snapshot(exploiter)
+        slot = exploiter.slot.name
+        if self.league.gives_way(slot):
+            learner = self.league.begin_anew(slot, self.iteration)
+            self.view.message(f"iteration {self.iteration}: {learner} begins anew")
+            life = int(learner.rpartition(".")[2])
+            exploiter.engine.reset(slot_config(self.config, self._members.index(exploiter), life))
+            exploiter.unchecked = True
+
+    def _may_play_ahead(self, member: Member) -> bool:
+        """Whether a member's rollouts need not rest after this iteration.
+
+        They do for its end, a snapshot, a checkpoint; exploiters, which may be frozen any time, always.
         What a clock or the number of decisions tells is expected to go on as in the iteration before; where
         it comes otherwise, the run rests one iteration later.
         """
-        return not (
-            self._unchecked
-            or self._snapshot_due(self.iteration + 1)
-            or self._finished(*self._last)
-            or self._checkpoint_due(*self._last)
+        return (
+            member.is_main
+            and self.overlap.wanted()
+            and not (
+                member.unchecked
+                or self._snapshot_due(self.iteration + 1)
+                or self._finished(*self._last)
+                or self._checkpoint_due(*self._last)
+            )
         )
 
     def begin(self) -> None:
@@ -120,22 +171,23 @@ class Training:
         lineups = self.league.calibration_lineups()
         if len(lineups.table):
             # The same matches in every run, so that ratings of different runs share a scale.
-            self.league.calibrate(self.engine.play(lineups, [0, CALIBRATION]))
-        self.snapshot()
+            self.league.calibrate(self.main.engine.play(lineups, [0, CALIBRATION]))
+        self.snapshot(self.main)
         self.league.commit(0)
         self.save()
 
-    def snapshot(self) -> None:
-        """The policy as it is now joins the past selves, rated against the anchors."""
+    def snapshot(self, member: Member) -> None:
+        """A learner's policy as it is now joins the past selves, rated against the anchors."""
         name = self.league.add_snapshot(
-            self.engine.weights(),
+            member.engine.weights(),
             version=self.iteration,
             iteration=self.iteration,
-            agent_steps=self.agent_steps,
+            agent_steps=member.learned.agent_steps,
+            slot=member.slot.name,
         )
         lineups = self.league.rating_lineups(name)
         if len(lineups.table):
-            results = self.engine.play(lineups, [self.config.seed, RATING, self.iteration])
+            results = member.engine.play(lineups, [self.config.seed, RATING, self.iteration])
             self.league.rate(name, results, self.iteration)
 
     def resume(self) -> None:
@@ -151,11 +203,35 @@ class Training:
         self.league.set_state(meta["league"], self.iteration)
         self.overlap.set_state(meta["overlap"])
         self.run.truncate(self.iteration)
-        if not self.engine.set_state(arrays, meta["engine"]):
+        if not self._set_engines(arrays, meta["engines"]):
             self.view.message(
                 "matches under way begin anew: the game cannot give its state, or the workers changed"
             )
         self.view.message(f"goes on from {path.name}")
+
+    def _set_engines(self, arrays: Arrays, metas: Mapping[str, Any]) -> bool:
+        """Every member goes on from its part of a checkpoint; False where matches had to begin anew."""
+        self._live = {name: arrays[f"live-{name}"] for name in metas.pop("live")}
+        same = True
+        for member in self._members:
+            slot, meta = member.slot.name, metas[member.slot.name]
+            prefix = _prefix(slot)
+            own = {stem.removeprefix(prefix): x for stem, x in arrays.items() if _is_of(stem, prefix)}
+            same &= member.engine.set_state(own, meta)
+            learner = meta["learner"]
+            member.learned = Learned(learner["version"], learner["agent_steps"], {})
+        return same
+
+    def _engine_states(self) -> tuple[Arrays, dict[str, Any]]:
+        """Of all members, and the versions of the main learner that exploiters have at the table."""
+        arrays: Arrays = {}
+        metas: dict[str, Any] = {"live": sorted(self._live)}
+        for member in self._members:
+            own, metas[member.slot.name] = member.engine.state()
+            arrays |= {f"{_prefix(member.slot.name)}{stem}": x for stem, x in own.items()}
+        for name, weights in self._live.items():
+            arrays[f"live-{name}"] = dict(weights)
+        return arrays, metas
 
     def _refuse_another(self, then: dict[str, Any]) -> None:
         """A configuration that the checkpoint's arrays do not fit, before anything is changed."""
@@ -175,7 +251,7 @@ class Training:
 
     def save(self) -> Path:
         """Write a checkpoint of everything the next iteration depends on."""
-        arrays, meta = self.engine.state()
+        arrays, metas = self._engine_states()
         self._saved_iteration, self._saved_seconds = self.iteration, self.seconds
         return checkpoint.save(
             self.run.checkpoints,
@@ -188,7 +264,7 @@ class Training:
                 "config": self.config.model_dump(),
                 "league": self.league.state(),
                 "overlap": self.overlap.state(),
-                "engine": meta,
+                "engines": metas,
             },
             keep=self.config.checkpoint.keep,
         )
@@ -198,13 +274,16 @@ class Training:
             self.save()
 
     def close(self) -> None:
-        self.engine.close()
+        for member in self._members:
+            member.engine.close()
+        self._engines.evaluators.close()
         self.league.close()
 
     def _staleness(self) -> int | Literal["auto"]:
-        """As configured; in one process nothing can overlap, so that nothing is to be tried."""
+        """As configured; in one process nothing can overlap, and beside exploiters nothing is tried."""
         chosen = self.config.rollout.staleness
-        return 0 if chosen == "auto" and resolve_num_workers(self.config) == 0 else chosen
+        alone = resolve_num_workers(self.config) == 0 or len(self._members) > 1
+        return 0 if chosen == "auto" and alone else chosen
 
     def _finished(self, iterations: int = 0, agent_steps: int = 0, seconds: float = 0.0) -> bool:
         """Whether the run is to end, here or so much later."""
@@ -227,15 +306,9 @@ class Training:
             every.seconds is not None and waited >= every.seconds
         )
 
-    def _report(
-        self,
-        collected: Sequence[Collected],
-        learned: Learned,
-        times: dict[str, float],
-        elapsed: float,
-        overlapped: bool,
-    ) -> None:
+    def _report(self, times: dict[str, float], elapsed: float, overlapped: bool) -> None:
         """One row of metrics, to the run directory and to whoever watches."""
+        collected, learned = self.main.collected, self.main.learned
         steps = learned.agent_steps - self.agent_steps
         self.agent_steps = learned.agent_steps
         self.seconds += elapsed
@@ -252,9 +325,14 @@ class Training:
             "data/overlap": int(overlapped),
             **self.league.metrics(),
         }
-        metrics["match/dropped"] = dropped = sum(part.dropped for part in collected)
+        for exploiter in self._members[1:]:
+            slot = exploiter.slot.name
+            metrics |= {f"{slot}/{name}": value for name, value in exploiter.learned.metrics.items()}
+            metrics[f"{slot}/agent_steps"] = exploiter.learned.agent_steps
+        parts = [part for member in self._members for part in member.collected]
+        metrics["match/dropped"] = dropped = sum(part.dropped for part in parts)
         if dropped:
-            self._tell_of_failures(collected, dropped)
+            self._tell_of_failures(parts, dropped)
         if len(lengths):
             metrics["match/length"] = float(lengths.mean())
             metrics["match/finished"] = len(lengths)
@@ -271,6 +349,15 @@ class Training:
         if failures > limit:
             raise GameError(too_many_failures(self.config.env.id, failures, limit, cause))
         self.view.message(f"dropped {dropped} matches; {failures} failures of {limit} allowed: {cause}")
+
+
+def _prefix(slot: str) -> str:
+    """Of a slot's files in a checkpoint; the main learner's have none."""
+    return "" if slot == MAIN else f"{slot}-"
+
+
+def _is_of(stem: str, prefix: str) -> bool:
+    return stem.startswith(prefix or ("learner", "rollout"))
 
 
 def _main_returns(collected: Collected) -> np.ndarray:

@@ -35,7 +35,7 @@ BOT_PREFIX = "bot:"
 SNAPSHOT = 0
 """Version of a past self's weights, the only one."""
 
-ROLLOUT, BESIDE, LEAGUE, LEARNER = range(4)
+ROLLOUT, BESIDE, LEAGUE, LEARNER, SLOT = range(5)
 """First numbers of the spawn keys of a run's seed, so that no two draws share a stream."""
 
 Weights = Mapping[str, np.ndarray]
@@ -55,6 +55,7 @@ class Collected:
     dropped: int = 0  # matches without a result, because the game's code raised
     failures: int = 0  # times that it did since the worker began
     cause: str = ""  # of the last one
+    present: tuple[str, ...] = ()  # players that sit in a match under way, or may be seated next
 
 
 class TimedEnv:
@@ -211,6 +212,7 @@ class Worker:
             matches.dropped - dropped,
             matches.failures,
             matches.cause,
+            tuple(matches.ids),
         )
 
     def load(self, weights: Weights, version: int) -> None:
@@ -218,10 +220,14 @@ class Worker:
         self.rollout.load(self._by_part(weights), version)
 
     def play(
-        self, weights: Weights, version: int, lineups: Lineups, seed: list[int], fetch: Fetch
+        self, weights: Weights | None, version: int, lineups: Lineups, seed: list[int], fetch: Fetch
     ) -> MatchResults:
-        """Play every lineup once, apart from training and without recording; MAIN plays these weights."""
-        self.load(weights, version)
+        """Play every lineup once, apart from training and without recording.
+
+        MAIN plays these weights; None: it does not play.
+        """
+        if weights is not None:
+            self.load(weights, version)
         first, *rest = seed
 
         def beside() -> VectorEnv:

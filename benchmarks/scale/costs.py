@@ -63,9 +63,9 @@ def measure(seconds: float, overrides: Mapping[str, Any] = MappingProxyType({}))
     alone = league.measure(100, 2)
     with two_nodes(), ExitStack() as stack:
         training = begun(config, stack)
-        engine = cast(RayEngine, training.engine)
+        engine = cast(RayEngine, training.main.engine)
         speeds = watched(training, seconds)
-        training._begin_batch()
+        training._begin_batch(training.main)
         collected = engine.collect()[0]
         batch, (arrays, _) = ray.get(engine._batches[0]), engine.state()
         batch_bytes, steps = pickled(batch), sum(part.reward.size for part in batch if part is not None)
@@ -121,11 +121,11 @@ def begun(config: Config, stack: ExitStack) -> Training:
 
 def watched(training: Training, seconds: float) -> tuple[float, float, float, float]:
     """batch, play_speed, learn_speed and matches of `Costs`."""
-    engine = bench._Listening(training.engine)
-    training.engine, training.view = cast(Any, engine), (watch := bench._Watch())
+    engine = bench._Listening(training.main.engine)
+    training.main.engine, training.view = cast(Any, engine), (watch := bench._Watch())
     steps = training.agent_steps
     bench._train(training, StopConfig(seconds=training.seconds + seconds))
-    training.engine = engine._engine
+    training.main.engine = engine._engine
     steps = training.agent_steps - steps
     parts = [part for parts in engine.collected for part in parts]
     return (

@@ -74,11 +74,53 @@ class Engine(Protocol):
         """Go on from what `state` gave; False where matches in mid-play had to begin anew."""
         ...
 
+    def reset(self, config: Config) -> None:
+        """Begin anew with a fresh policy and fresh matches, as this configuration's seed draws them."""
+        ...
+
     def close(self) -> None: ...
 
 
+class Evaluators(Protocol):
+    """Rollouts that are set aside for matches nobody learns from: `begin`, then `collect`."""
+
+    number: int
+
+    def begin(self, tables: Sequence[Lineups], seed: Sequence[int]) -> None:
+        """Each evaluator plays one of these tables, once; their players are frozen."""
+        ...
+
+    def collect(self) -> list[MatchResults]:
+        """Wait for what was begun; of an evaluator that died there is nothing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Engines(NamedTuple):
+    """What runs the learners of a league."""
+
+    of_slot: dict[str, Engine]
+    together: bool  # whether there is room for all to play and learn at the same time, or they take turns
+    evaluators: Evaluators
+
+
+def start_all(configs: Mapping[str, Config], fetch: Fetch, notify: Callable[[str], None]) -> Engines:
+    """An engine for each slot, by its own configuration: of the same shape, with another seed."""
+    first = next(iter(configs.values()))
+    if resolve_num_workers(first) == 0:
+        from selfplay.engine.local import LocalEngine, LocalEvaluators
+
+        engines = {slot: LocalEngine(config, fetch) for slot, config in configs.items()}
+        evaluators = LocalEvaluators(next(iter(engines.values())), first.league.evaluators)
+        return Engines({**engines}, False, evaluators)
+    from selfplay.engine.cluster import start_engines
+
+    return start_engines(configs, fetch, notify)
+
+
 def start(config: Config, fetch: Fetch, notify: Callable[[str], None]) -> Engine:
-    """The engine that the configuration asks for. fetch: a snapshot's weights; notify: news for people."""
+    """The one engine that the configuration asks for. fetch: a snapshot's weights; notify: news."""
     if resolve_num_workers(config) == 0:
         from selfplay.engine.local import LocalEngine
 

@@ -64,7 +64,7 @@ class RolloutActor:
         return self._worker.collect(weights, version, lineups, _fetcher(refs))
 
     def play(
-        self, weights: Weights, version: int, lineups: Lineups, seed: list[int], refs: Refs
+        self, weights: Weights | None, version: int, lineups: Lineups, seed: list[int], refs: Refs
     ) -> MatchResults:
         return self._worker.play(weights, version, lineups, seed, _fetcher(refs))
 

@@ -18,7 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -37,8 +37,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from selfplay.config import Config, resolve_num_workers
-from selfplay.engine import Arrays, Learned, choose_device
+from selfplay.engine import Arrays, Engine, Engines, Learned, choose_device
 from selfplay.engine.actors import InferenceActor, LearnerActor, RolloutActor, State
+from selfplay.engine.evaluators import RayEvaluators
 from selfplay.errors import UserError
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
@@ -86,9 +87,13 @@ class EngineError(RuntimeError):
 class RayEngine:
     """See `selfplay.engine.Engine`."""
 
-    def __init__(self, config: Config, fetch: Fetch, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, fetch: Fetch, notify: Callable[[str], None], room: Room | None = None
+    ) -> None:
+        """room: this engine's part of the cluster; None: all of it."""
         self._config, self._fetch, self._notify = config, fetch, notify
         self._started_ray = _connect()
+        self._room = room or find_room(config, 1)
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
         self._servers: dict[str, str] = {}  # machine -> its inference server's socket
@@ -103,15 +108,21 @@ class RayEngine:
             raise
 
     def _open(self) -> None:
-        resources = ray.cluster_resources()
-        self.num_rollouts = _fit(self._config, int(resources.get("CPU", 0)))
-        self._device = choose_device(self._config, resources.get("GPU", 0) >= 1)
-        number = _num_learners(self._config, self.num_rollouts, self._device, int(resources.get("GPU", 0)))
+        self.num_rollouts = _fit(self._config, self._room.cpus)
+        self._device = choose_device(self._config, self._room.gpus >= 1)
+        number = _num_learners(self._config, self.num_rollouts, self._device, self._room.gpus)
         shares = np.array_split(np.arange(self.num_rollouts), number)
         self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts it learns from
-        self._group = _reserve(self.num_rollouts, len(shares) if self._device == "cuda" else 0)
+        gpus = len(shares) if self._device == "cuda" else 0
+        self._group = _reserve(self.num_rollouts, gpus, self._room.part)
+        self._make_actors()
+
+    def _make_actors(self) -> None:
         opened = {_rollout(k): self._start_rollout(k, 0) for k in range(self.num_rollouts)}
         _opened(opened | self._start_learners(None))
+        self._publish_first()
+
+    def _publish_first(self) -> None:
         self._version = self._agent_steps = 0
         self._backup: State = self._ask_learner(lambda learner: learner.state.remote())
         self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
@@ -207,12 +218,25 @@ class RayEngine:
 
         return all(self._ask_rollouts(range(self.num_rollouts), start))
 
-    def close(self) -> None:
+    def reset(self, config: Config) -> None:
+        """New actors in the place of the old: nothing of theirs is left behind."""
+        assert self._begun is None
+        self._config = config
+        self._kill_actors()
+        self._batches, self._snapshots = [], {}
+        self._deaths.clear()
+        self._make_actors()
+
+    def _kill_actors(self) -> None:
         for who, actor in self._actors.items():
             if who.startswith(INFERENCE):
                 with contextlib.suppress(RayError):  # it may be gone
                     _get(actor.close.remote(), CLOSE_SECONDS)
             ray.kill(actor)
+        self._actors, self._servers = {}, {}
+
+    def close(self) -> None:
+        self._kill_actors()
         if self._group is not None:
             remove_placement_group(self._group)
         if self._started_ray:
@@ -229,7 +253,7 @@ class RayEngine:
     # Actors, and what happens when they die
 
     def _start_rollout(self, index: int, entropy: int) -> Ref:
-        options = {"num_cpus": 1, "scheduling_strategy": self._place(index)}
+        options = {"num_cpus": self._room.part, "scheduling_strategy": self._place(index)}
         actor = ray.remote(RolloutActor).options(**options).remote(index)
         self._actors[_rollout(index)] = actor
         server = None
@@ -250,7 +274,7 @@ class RayEngine:
 
     def _start_learners(self, state: State | None) -> dict[str, Ref]:
         # On CPUs they learn on the cores that are the rollouts', which wait or, where they overlap, share.
-        size, num_gpus = len(self._shares), int(self._device == "cuda")
+        size, num_gpus = len(self._shares), self._room.part * int(self._device == "cuda")
         for rank, share in enumerate(self._shares):
             place = self._place(self.num_rollouts + rank if num_gpus else share[0])
             options = {"num_cpus": 0, "num_gpus": num_gpus, "scheduling_strategy": place}
@@ -381,6 +405,60 @@ def _connect() -> bool:
     return True
 
 
+class Room(NamedTuple):
+    """What of the cluster one engine may have."""
+
+    cpus: int
+    gpus: int
+    part: float  # of a CPU or GPU that each of its actors counts as; less than 1 where engines take turns
+    together: bool  # whether all engines have theirs at the same time
+
+
+def find_room(config: Config, number: int) -> Room:
+    """The part of each of so many engines, and of none that evaluators have.
+
+    Side by side if the cluster has several machines, or the workers that were asked for fit as often;
+    else each has all of it, in turns.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 0)) - config.league.evaluators, int(resources.get("GPU", 0))
+    if cpus < 1:
+        raise UserError(
+            f"league.evaluators={config.league.evaluators}, but the Ray cluster has "
+            f"{int(resources.get('CPU', 0))} CPUs: at least one must be left for rollouts that teach"
+        )
+    wanted = config.rollout.num_workers
+    if wanted == "auto":
+        together = cpus >= number and sum(node["Alive"] for node in ray.nodes()) > 1
+    else:
+        together = number * wanted <= cpus
+    if 0 < gpus < number and config.device != "cpu":
+        together = False
+    if number == 1 or together:
+        return Room(cpus // number, gpus // number, 1, number > 1)
+    return Room(cpus, gpus, round(1 / number - 5e-5, 4), False)  # Ray counts ten thousandths
+
+
+def start_engines(configs: Mapping[str, Config], fetch: Fetch, notify: Callable[[str], None]) -> Engines:
+    """See `selfplay.engine.start_all`."""
+    started = _connect()
+    engines: dict[str, Engine] = {}
+    try:
+        first = next(iter(configs.values()))
+        room = find_room(first, len(configs))
+        for slot, config in configs.items():
+            engines[slot] = RayEngine(config, fetch, notify, room)
+        evaluators = RayEvaluators(first, fetch, notify)
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        if started:
+            ray.shutdown()
+        raise
+    evaluators.started_ray = started
+    return Engines(engines, room.together, evaluators)
+
+
 def _fit(config: Config, cpus: int) -> int:
     """How many rollout workers: as configured, `auto` no more than the cluster has CPUs."""
     workers = resolve_num_workers(config)
@@ -413,9 +491,10 @@ def _num_learners(config: Config, num_rollouts: int, device: str, num_gpus: int)
     return wanted
 
 
-def _reserve(num_rollouts: int, num_gpus: int) -> PlacementGroup:
-    """A CPU for every rollout, and GPUs for learners as the last bundles."""
-    group = placement_group([{"CPU": 1}] * num_rollouts + [{"GPU": 1}] * num_gpus, strategy="PACK")
+def _reserve(num_rollouts: int, num_gpus: int, part: float) -> PlacementGroup:
+    """A CPU for every rollout, and GPUs for learners as the last bundles, or parts of them."""
+    bundles = [{"CPU": part}] * num_rollouts + [{"GPU": part}] * num_gpus
+    group = placement_group(bundles, strategy="PACK")
     if not group.wait(timeout_seconds=ROOM_SECONDS):
         remove_placement_group(group)
         gpus = f", {num_gpus} GPUs" if num_gpus else ""

@@ -22,6 +22,9 @@ class LocalEngine:
 
     def __init__(self, config: Config, fetch: Fetch) -> None:
         self._fetch = fetch
+        self.reset(config)
+
+    def reset(self, config: Config) -> None:
         self._worker = Worker(config, 0, 1)
         self._learners = make_learners(config, choose_device(config, cuda_here()), num_cores())
         self._published = self._learners.weights()
@@ -68,3 +71,20 @@ class LocalEngine:
 
     def close(self) -> None:
         self._batch = self._begun = None
+
+
+class LocalEvaluators:
+    """See `selfplay.engine.Evaluators`: nobody is set aside, this process plays."""
+
+    def __init__(self, engine: LocalEngine, number: int) -> None:
+        self._engine, self.number = engine, number
+        self._results: list[MatchResults] = []
+
+    def begin(self, tables: Sequence[Lineups], seed: Sequence[int]) -> None:
+        self._results = [self._engine.play(table, [*seed, k]) for k, table in enumerate(tables)]
+
+    def collect(self) -> list[MatchResults]:
+        results, self._results = self._results, []
+        return results
+
+    def close(self) -> None: ...

@@ -1,8 +1,8 @@
 """The league of a run: draws lineups, keeps past selves, counts results, rates players.
 
-One iteration, in this order: `draw` the lineups, `record` the finished matches, perhaps `add_snapshot` and
-`rate` it, `commit`. A checkpoint takes `state()` after `commit`; on resume `set_state` makes the league
-what it was then and forgets what was recorded since.
+One iteration, in this order: `draw` the lineups of every slot, `record` the finished matches, perhaps
+`add_snapshot` and `rate` it, `commit`. A checkpoint takes `state()` after `commit`; on resume `set_state`
+makes the league what it was then and forgets what was recorded since.
 """
 
 from __future__ import annotations
@@ -14,30 +14,37 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from selfplay.league import lineups, quality, ratings
+from selfplay.league import lineups, opponents, quality, ratings, roles
+from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
+from selfplay.league.opponents import Choice, MatchmakerConfig
 from selfplay.league.outcomes import Outcomes, duels, outcomes
+from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings
+from selfplay.league.pool import Pool, leaver
 from selfplay.league.ratings import RANDOM, Rating
-from selfplay.league.store import Player, Store
-from selfplay.matches import MAIN, Lineups, MatchResults
+from selfplay.league.roles import Role, RoleConfig, Slot
+from selfplay.league.store import Kind, Player, Store
+from selfplay.league.thin_cells import thinnest, uncertainty
+from selfplay.matches import LIVE, MAIN, Lineups, MatchResults
 
 RANDOM_PLAYER = "random"
 """The player that takes any legal action with equal probability; the origin of the ratings."""
-
 
 CALIBRATION_GAMES = 2000
 """Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
 
 
-class LeagueConfig(Protocol):
+class LeagueConfig(MatchmakerConfig, RoleConfig, Protocol):
     """The settings that the league reads."""
 
-    @property
-    def self_play(self) -> float: ...  # share of matches that MAIN plays against itself alone
     @property
     def opponents(self) -> int: ...  # past selves drawn for each rollout and iteration
     @property
     def quality_lr(self) -> float: ...
+    @property
+    def payoff_decay(self) -> float: ...
+    @property
+    def pool_size(self) -> int: ...
     @property
     def rating_games(self) -> int: ...  # matches of a rated player against each anchor
     @property
@@ -45,22 +52,31 @@ class LeagueConfig(Protocol):
 
 
 class League:
-    """Players, their qualities and ratings, and the generator that draws lineups."""
+    """Players, their payoffs, qualities and ratings, and the generator that draws lineups."""
 
     def __init__(
-        self, store: Store, config: LeagueConfig, teams: tuple[int, ...], seed: int | np.random.SeedSequence
+        self,
+        store: Store,
+        config: LeagueConfig,
+        teams: tuple[int, ...],
+        seed: int | np.random.SeedSequence,
+        *,
+        winners: bool = True,
+        network: str | None = None,
     ) -> None:
-        self._store = store
-        self._config = config
-        self._teams = teams
+        """winners: whether the better return wins a match; network: the run's configuration, as TOML."""
+        self._store, self._config, self._teams = store, config, teams
         self._num_teams = max(teams) + 1
+        self._winners = winners and self._num_teams > 1
+        self._network = network
         self._rng = np.random.default_rng(seed)
-        self._first_team = 0  # that MAIN takes in the next match against a past self
-        self._owed = 0.5  # of such a match, from rounding their number; in [0, 1)
-        self._counted = -1  # iteration of the two counters below
-        self._past_matches = 0
-        self._past_score = 0.0
-        self._anchor_scores: dict[str, float] = {}  # of the lineage's last rating
+        self._slots = {slot.name: slot for slot in roles.slots(config)}
+        self._draws = {name: Draw(teams, config.opponents, self._rng) for name in self._slots}
+        self._counted = -1  # iteration of what follows
+        self._met: list[Meeting] = []
+        self._recorded: list[Meeting] = []
+        self._anchor_scores: dict[str, float] = {}  # of the main lineage's last rating
+        self._anchor_returns: dict[str, float] = {}
         self._uncommitted = False
         self._anchor_names = tuple(dict.fromkeys((RANDOM_PLAYER, *config.anchors)))
         self._join()
@@ -68,63 +84,82 @@ class League:
 
     @classmethod
     def open(
-        cls, directory: Path, config: LeagueConfig, teams: tuple[int, ...], seed: int | np.random.SeedSequence
+        cls,
+        directory: Path,
+        config: LeagueConfig,
+        teams: tuple[int, ...],
+        seed: int | np.random.SeedSequence,
+        **options: Any,
     ) -> League:
         """Open, or begin, the league in `directory` at the last committed iteration. teams [A]."""
-        return cls(Store(directory), config, teams, seed)
+        return cls(Store(directory), config, teams, seed, **options)
 
     def _join(self) -> None:
-        """Add the learning player and the anchors that the store does not know yet."""
+        """Add the learning players and the anchors that the store does not know yet."""
         known = self._store.ids()
-        for name in (MAIN, *self._anchor_names):
+        for name in self._anchor_names:
             if name not in known:
                 # A bot's prior stands for "unknown": nobody is rated against it before its calibration.
                 rating = RANDOM if name == RANDOM_PLAYER else ratings.successor(RANDOM)
-                self._store.add_player(Player(name, "learning" if name == MAIN else "bot", rating))
+                self._store.add_player(Player(name, "bot", rating))
+        for slot in self._slots.values():
+            if not any(name == slot.name or name.startswith(f"{slot.name}.") for name in known):
+                self._store.add_player(_beginner(slot.name, slot.role, 0))
         self._store.commit(self._store.iteration)
 
     def _load(self) -> None:
         """Take everything that the store keeps from it."""
         self._players = {player.name: player for player in self._store.players()}
         self._ids = self._store.ids()
-        self._pool = [player.name for player in self._players.values() if player.kind == "snapshot"]
-        self._quality = np.array([self._players[name].quality for name in self._pool], np.float64)  # [N]
-        self._saved_quality = self._quality.copy()
+        self._pool = Pool(list(self._players.values()))
+        self._learner = {name: self._newest_life(name) for name in self._slots}
+        self._frozen_at = {name: self._players[learner].iteration for name, learner in self._learner.items()}
+        self._parent = {name: self._newest_of(learner) for name, learner in self._learner.items()}
         rated = {name for _, name, _ in self._store.rating_history()}
         self._calibrated = {name for name in self._anchor_names if name == RANDOM_PLAYER or name in rated}
+        self._table = PayoffTable(self._num_teams, self._config.payoff_decay)
+        self._table.load(self._store.cells())
+        self._met = []
+        self._among_past: np.ndarray | None = None  # scores of the pool, as they were when it changed last
         self._uncommitted = False
+
+    def _newest_life(self, slot: str) -> str:
+        return [n for n, p in self._players.items() if p.kind == "learning" and n.partition(".")[0] == slot][
+            -1
+        ]
+
+    def _newest_of(self, learner: str) -> str | None:
+        """The newest snapshot of a learner."""
+        stem = f"{learner}-"
+        own = [name for name, p in self._players.items() if p.kind == "snapshot" and name.startswith(stem)]
+        return own[-1] if own else None
 
     # Lineups
 
-    def draw(self, num_rollouts: int, num_lineups: int) -> list[Lineups]:
-        """Who plays in the next matches of every rollout; player 0 is MAIN.
+    def draw(
+        self, num_rollouts: int, num_lineups: int, *, slot: str = MAIN, live: str | None = None
+    ) -> list[Lineups]:
+        """Who plays in the next matches of every rollout of a slot; player 0, MAIN, is its learner.
 
-        A share `self_play` of the rows is MAIN against itself. In the others MAIN holds one team, going
-        round the teams, and one past self all the others; each rollout has `opponents` past selves, drawn
-        by quality (different ones, unless one has more than its share of the probability), with equal
-        numbers of matches. Rounding is carried on to the next table, so that the shares are exact in sum.
+        The matchmaker of the slot's role says which share of them the learner plays against itself alone,
+        which against `live`, the main learner as it is now, and which past selves have the rest.
         """
-        if not self._pool or self._num_teams == 1:
+        if self._num_teams == 1 or not (self._pool.members or live):
             alone = Lineups((MAIN,), np.zeros((num_lineups, len(self._teams)), np.int32))
             return [alone] * num_rollouts
-        drawn = lineups.spread_draws(
-            quality.probabilities(self._quality), num_rollouts, self._config.opponents, self._rng
-        )
-        return [self._table(past, num_lineups) for past in drawn]
+        choice = self._choice(slot)
+        return self._draws[slot].tables(choice, self._pool.names, live, num_rollouts, num_lineups)
 
-    def _table(self, past: np.ndarray, num_lineups: int) -> Lineups:
-        """past [K] indices into the pool -> one rollout's shuffled table [num_lineups, A]."""
-        due = self._owed + (1 - self._config.self_play) * num_lineups
-        num_past = min(int(due), num_lineups)
-        self._owed = due - int(due)
-        past = past[:num_past]
-        rows = lineups.past_rows(num_past, len(past), self._first_team, np.asarray(self._teams))
-        self._first_team = (self._first_team + num_past) % self._num_teams
-        different, index = np.unique(past, return_inverse=True)
-        player = np.concatenate([[0], 1 + index]).astype(np.int32)  # of each number in rows
-        table = np.zeros((num_lineups, len(self._teams)), np.int32)
-        table[:num_past] = player[rows]
-        return Lineups((MAIN, *(self._pool[i] for i in different)), self._rng.permutation(table))
+    def _choice(self, slot: str) -> Choice:
+        own, past = self._ids[self._learner[slot]], [self._ids[name] for name in self._pool.names]
+        if self._among_past is None and opponents.uses_nash(self._config):
+            self._among_past = self._table.recent_scores(past)
+        scores = opponents.Scores(
+            self._table.recent_score(own, past),
+            float(self._table.recent_score(own, [self._ids[MAIN]])[0]),
+            self._among_past,
+        )
+        return opponents.choose(self._config, self._slots[slot].role, scores, self._pool)
 
     def rating_lineups(self, name: str) -> Lineups:
         """`rating_games` matches of a player against every anchor that has a rating; player 0 is `name`."""
@@ -134,6 +169,17 @@ class League:
         """`CALIBRATION_GAMES` matches of random, player 0, against every anchor without a rating."""
         return self._versus(RANDOM_PLAYER, list(self.uncalibrated), CALIBRATION_GAMES)
 
+    def thin_lineups(self, num_pairs: int, num_games: int) -> list[Lineups]:
+        """Matches of the pairs of frozen players whose score is known least, one table for each pair."""
+        names = [*self._pool.names, *self.anchors]
+        if self._num_teams == 1 or len(names) < 2:
+            return []
+        uncertain = uncertainty(self._table.pair_counts([self._ids[name] for name in names]))
+        if not self._winners:
+            uncertain = 1.0 / (1 + self._table.meetings([self._ids[name] for name in names]))
+        pairs = thinnest(uncertain, num_pairs)
+        return [self._versus(names[j], [names[i]], num_games) for i, j in pairs]
+
     def _versus(self, name: str, opponents: list[str], num_games: int) -> Lineups:
         """No rows where there is nobody to play against."""
         opponents = opponents if self._num_teams > 1 else []
@@ -141,34 +187,86 @@ class League:
         table = lineups.past_rows(num_rows, len(opponents), 0, np.asarray(self._teams))
         return Lineups((name, *opponents), table)
 
-    # Past selves
+    # Past selves and learners
 
     def add_snapshot(
-        self, weights: Mapping[str, np.ndarray], *, version: int, iteration: int, agent_steps: int
+        self,
+        weights: Mapping[str, np.ndarray],
+        *,
+        version: int,
+        iteration: int,
+        agent_steps: int,
+        slot: str = MAIN,
     ) -> str:
-        """Add a copy of the current weights to the past selves and return its name."""
-        name = f"{MAIN}-{version:06d}"
+        """Add a copy of a learner's current weights to the past selves and return its name."""
+        learner = self._learner[slot]
+        name = f"{learner}-{version:06d}"
         if name in self._players:
             raise LeagueError(f"the league already has {name}: a version becomes a past self once")
-        joining = quality.joining(self._quality)
         player = Player(
             name,
             "snapshot",
-            ratings.successor(self._players[MAIN].rating),
-            parent=self.newest,
+            ratings.successor(self._players[learner].rating),
+            role=self._slots[slot].role,
+            parent=self._parent[slot],
             version=version,
             iteration=iteration,
             agent_steps=agent_steps,
             weights=self._store.save_weights(weights),
-            quality=joining,
+            quality=self._pool.joining_quality(),
         )
-        self._uncommitted = True
-        self._ids[name] = self._store.add_player(player)
-        self._players[name] = player
-        self._pool.append(name)
-        self._quality = np.append(self._quality, joining)
-        self._saved_quality = np.append(self._saved_quality, joining)
+        self._add(player)
+        self._pool.join(player)
+        self._parent[slot], self._frozen_at[slot] = name, iteration
+        while len(self._pool.members) > self._config.pool_size:
+            self._retire(iteration)
+        self._among_past = None
         return name
+
+    def _add(self, player: Player) -> None:
+        self._uncommitted = True
+        self._ids[player.name] = self._store.add_player(player, self._network)
+        self._players[player.name] = player
+
+    def _retire(self, iteration: int) -> None:
+        names = self._pool.names
+        counts = self._table.recent_counts(self._ids[MAIN], [self._ids[name] for name in names])
+        name = names[leaver(counts, [name in self._parent.values() for name in names])]
+        self._pool.leave(name)
+        self._players[name] = replace(self._players[name], retired=iteration)
+        self._store.retire(name, iteration)
+
+    def begin_anew(self, slot: str, iteration: int) -> str:
+        """A fresh learner takes an exploiter's slot; the one before stays as it is. Gives its name."""
+        life = 1 + sum(
+            name.startswith(f"{slot}.") for name, p in self._players.items() if p.kind == "learning"
+        )
+        name = f"{slot}.{life}"
+        self._add(_beginner(name, self._slots[slot].role, iteration))
+        self._learner[slot], self._parent[slot], self._frozen_at[slot] = name, None, iteration
+        return name
+
+    def is_done(self, slot: str, iteration: int) -> bool:
+        """Whether an exploiter is to be frozen after this iteration."""
+        own = self._ids[self._learner[slot]]
+        if self._slots[slot].role == "main_exploiter":
+            after = [self._ids[MAIN]]
+        else:
+            after = [self._ids[name] for name in self._pool.names]
+        scores = self._table.recent_score(own, after)
+        return roles.is_done(self._config, iteration - self._frozen_at[slot], scores)
+
+    def gives_way(self, slot: str) -> bool:
+        """Whether the exploiter that was just frozen is to begin anew; draws."""
+        return roles.begins_anew(self._config, self._slots[slot].role, float(self._rng.random()))
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return tuple(self._slots.values())
+
+    def learner(self, slot: str) -> str:
+        """The player that learns in a slot."""
+        return self._learner[slot]
 
     def weights(self, name: str) -> dict[str, np.ndarray]:
         """A player's weights as fresh arrays, checked against their SHA-256."""
@@ -176,54 +274,68 @@ class League:
 
     @property
     def newest(self) -> str | None:
-        """The newest past self."""
-        return self._pool[-1] if self._pool else None
+        """The newest past self of the main learner."""
+        return self._parent[MAIN]
 
     def players(self) -> list[Player]:
         """All players in the order in which they joined, with their present qualities and ratings."""
-        present = dict(zip(self._pool, self._quality.tolist(), strict=True))
-        return [replace(player, quality=present.get(name)) for name, player in self._players.items()]
+        present = dict(zip(self._pool.names, self._pool.quality.tolist(), strict=True))
+        return [
+            replace(player, quality=present.get(name, player.quality))
+            for name, player in self._players.items()
+        ]
+
+    def payoffs(self, names: Sequence[str] | None = None) -> Payoffs:
+        """How these players, or all, fared against each other."""
+        return self._table.payoffs({name: self._ids[name] for name in names or self._ids})
 
     # Results
 
-    def record(self, results: Sequence[MatchResults], *, iteration: int) -> None:
-        """Count finished training matches and lower the quality of past selves that MAIN beat."""
-        if iteration != self._counted:
-            self._counted, self._past_matches, self._past_score = iteration, 0, 0.0
-        counted = outcomes(results, self._ids, self._teams)
-        self._uncommitted = True
-        self._store.add_results(iteration, "train", counted)
-        wins = self._wins_over_past(counted)
-        self._quality = quality.after_wins(self._quality, wins, lr=self._config.quality_lr)
+    def record(self, results: Sequence[MatchResults], *, iteration: int, slot: str = MAIN) -> None:
+        """Count a slot's finished training matches; qualities of past selves that the main learner beat fall.
 
-    def _wins_over_past(self, counted: Outcomes) -> np.ndarray:
-        """MAIN's wins over every past self [N]; its scores are added to this iteration's."""
-        place = {self._ids[name]: i for i, name in enumerate(self._pool)}
-        wins = np.zeros(len(self._pool))
-        for seats, counts in zip(counted.lineup.tolist(), counted.counts, strict=True):
-            mine = {team for team, player in zip(self._teams, seats) if player == self._ids[MAIN]}
-            past = {player for player in seats if player in place}
-            if not mine or not past:
-                continue
-            assert len(mine) == 1, "against a past self MAIN holds one team"
-            won, drawn, lost = counts[mine.pop()].tolist()
-            for player in past:
-                wins[place[player]] += won
-            self._past_matches += won + drawn + lost
-            self._past_score += won + drawn / 2
-        return wins
+        In the results MAIN is the slot's learner, and main@VERSION the main learner as it was then.
+        """
+        if iteration != self._counted:
+            self._counted, self._recorded = iteration, []
+        learner = self._learner[slot]
+        met = self._count([_known(result, learner) for result in results], iteration, "train")
+        self._recorded += met
+        if slot == MAIN:
+            place = {self._ids[name]: k for k, name in enumerate(self._pool.names)}
+            wins = np.zeros(len(place))
+            for meeting in met:
+                if meeting.player == self._ids[MAIN] and meeting.opponent in place:
+                    wins[place[meeting.opponent]] += meeting.wins
+            self._pool.quality = quality.after_wins(self._pool.quality, wins, lr=self._config.quality_lr)
+
+    def record_evaluation(self, results: Sequence[MatchResults], *, iteration: int) -> None:
+        """Count matches of frozen players, played for the payoff table alone."""
+        self._count(results, iteration, "evaluation")
+
+    def _count(self, results: Sequence[MatchResults], iteration: int, kind: Kind) -> list[Meeting]:
+        counted: Outcomes = outcomes(results, self._ids, self._teams, winners=self._winners)
+        self._uncommitted = True
+        self._store.add_results(iteration, kind, counted)
+        met = meetings(counted, self._teams)
+        self._met += met
+        return met
 
     # Ratings
 
     @property
     def anchors(self) -> dict[str, Rating]:
-        """The fixed ratings of the anchors that have one; random's is 0."""
-        return {name: self._players[name].rating for name in self._anchor_names if name in self._calibrated}
+        """The fixed ratings of the anchors that have one; random's is 0. Without winners, all of them."""
+        return {
+            name: self._players[name].rating
+            for name in self._anchor_names
+            if name in self._calibrated or not self._winners
+        }
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:
-        """Anchors that must meet random before anyone is rated against them; none in a one-team game."""
-        if self._num_teams == 1:
+        """Anchors that must meet random before anyone is rated against them; none where nobody wins."""
+        if not self._winners:
             return ()
         return tuple(name for name in self._anchor_names if name not in self._calibrated)
 
@@ -239,40 +351,42 @@ class League:
             if duel is None:
                 raise LeagueError(f"{name} cannot be calibrated: it finished no match against random")
             fixed[name] = ratings.calibrated(duel.counts)
-        self._add_counts(results, iteration)
+        self._count([results], iteration, "rating")
         for name, rating in fixed.items():
             self._set_rating(name, rating, iteration)
             self._calibrated.add(name)
 
-    def rate(self, name: str, results: MatchResults, iteration: int) -> Rating:
-        """Rate a past self, or MAIN, from matches against anchors, which do not move.
+    def rate(self, name: str, results: MatchResults, iteration: int) -> Rating | None:
+        """Rate a past self, or a learner, from matches against anchors, which do not move.
 
-        A past self's rating gathers evidence from call to call. MAIN changes between iterations: its
-        rating starts anew from its last mean. The newest past self's rating is MAIN's too, and through it
-        the start of the next version.
+        A past self's rating gathers evidence from call to call. A learner changes between iterations: its
+        rating starts anew from its last mean. The rating of a learner's newest past self is its own too,
+        and through it the start of the next version. Without winners nobody is rated: None.
         """
         if name in self._anchor_names:
             raise LeagueError(f"{name} is an anchor: anchors never move")
         if name not in self._players:
             raise LeagueError(f"the league does not know {name}; it has {', '.join(self._players)}")
         met = duels(results, name, self._teams)
-        strangers = [opponent for opponent in met if opponent not in self._calibrated]
+        strangers = [opponent for opponent in met if opponent not in self.anchors]
         if strangers:
             raise LeagueError(f"{name} cannot be rated against {', '.join(strangers)}: no calibrated anchor")
+        self._count([results], iteration, "rating")
+        slot = next((s for s, learner in self._learner.items() if name in (learner, self._parent[s])), None)
+        if slot == MAIN:
+            self._anchor_returns = {other: duel.mean_return for other, duel in met.items()}
+        if not self._winners:
+            return None
         rating = self._players[name].rating
-        if name == MAIN:
+        if self._players[name].kind == "learning":
             rating = ratings.successor(rating)
         rating = ratings.updated(rating, [(self.anchors[other], duel.counts) for other, duel in met.items()])
-        self._add_counts(results, iteration)
         self._set_rating(name, rating, iteration)
-        if name in (MAIN, self.newest):
-            self._set_rating(MAIN, rating, iteration)
+        if slot is not None:
+            self._set_rating(self._learner[slot], rating, iteration)
+        if slot == MAIN:
             self._anchor_scores = {other: duel.mean_score for other, duel in met.items()}
         return rating
-
-    def _add_counts(self, results: MatchResults, iteration: int) -> None:
-        self._uncommitted = True
-        self._store.add_results(iteration, "rating", outcomes([results], self._ids, self._teams))
 
     def _set_rating(self, name: str, rating: Rating, iteration: int) -> None:
         self._store.add_rating(iteration, name, rating)
@@ -280,23 +394,42 @@ class League:
 
     def metrics(self) -> dict[str, float]:
         """Numbers of the iteration that was recorded last, and of the last rating."""
-        numbers: dict[str, float] = {"league/pool_size": len(self._pool)}
-        if self._past_matches:
-            numbers["league/win_rate_pool"] = self._past_score / self._past_matches
+        numbers: dict[str, float] = {"league/pool_size": len(self._pool.members)}
+        for slot, learner in self._learner.items():
+            prefix = "league" if slot == MAIN else f"{slot}/league"
+            numbers |= {f"{prefix}/{key}": value for key, value in self._against_past(learner).items()}
+            if self._winners and slot != MAIN and self._parent[slot]:
+                numbers[f"{prefix}/rating"] = self._players[learner].rating.mu
         for anchor, mean_score in self._anchor_scores.items():
             numbers[f"league/win_rate/{anchor}"] = mean_score
+        for anchor, mean_return in self._anchor_returns.items():
+            numbers[f"league/return/{anchor}"] = mean_return
         if self._anchor_scores:
             numbers["league/rating"], numbers["league/rating_sigma"] = self._players[MAIN].rating
         return numbers
+
+    def _against_past(self, learner: str) -> dict[str, float]:
+        """How a learner fared against others in the iteration that was recorded last."""
+        own = [meeting for meeting in self._recorded if meeting.player == self._ids[learner]]
+        matches = sum(meeting.matches for meeting in own)
+        if not matches:
+            return {}
+        if not self._winners:
+            return {"return_pool": sum(meeting.returns for meeting in own) / matches}
+        won = sum(meeting.wins + meeting.draws / 2 for meeting in own)
+        return {"win_rate_pool": won / matches}
 
     # Durability
 
     def commit(self, iteration: int) -> None:
         """Make the iteration durable, in one transaction."""
-        moved = np.flatnonzero(self._quality != self._saved_quality)
-        self._store.set_quality([(self._pool[i], float(self._quality[i])) for i in moved])
+        self._store.set_quality(self._pool.moved())
+        met = _together(self._met)
+        self._met = []
+        self._store.add_meetings(iteration, met)
+        self._table.add(met)
+        self._store.set_payoffs(self._table.changed())
         self._store.commit(iteration)
-        self._saved_quality = self._quality.copy()
         self._uncommitted = False
 
     def state(self) -> dict[str, Any]:
@@ -304,12 +437,16 @@ class League:
         assert not self._uncommitted, "commit the iteration before taking the league's state"
         return {
             "rng": self._rng.bit_generator.state,
-            "quality": dict(zip(self._pool, self._quality.tolist(), strict=True)),
+            "quality": dict(zip(self._pool.names, self._pool.quality.tolist(), strict=True)),
             "rating": {name: list(player.rating) for name, player in self._players.items()},
             "anchor_scores": dict(self._anchor_scores),
-            "first_team": self._first_team,
-            "owed": self._owed,
-            "counted": [self._counted, self._past_matches, self._past_score],
+            "anchor_returns": dict(self._anchor_returns),
+            "draws": {name: draw.state() for name, draw in self._draws.items()},
+            "slots": {name: [self._frozen_at[name], self._parent[name]] for name in self._slots},
+            "counted": [self._counted, self._recorded],
+            "among_past": None
+            if self._among_past is None
+            else np.nan_to_num(self._among_past, nan=-1).tolist(),
         }
 
     def set_state(self, state: dict[str, Any], iteration: int) -> None:
@@ -325,20 +462,52 @@ class League:
                 f"{self._store.path} does not belong to the checkpoint: they disagree about "
                 f"{', '.join(wrong)}; restore both from the same copy of the run directory"
             )
+        for met in self._store.meetings().values():
+            self._table.add(met)
+        self._store.set_payoffs(self._table.changed())
         self._store.commit(iteration)
         self._store.remove_unused_weights()
         self._rng.bit_generator.state = state["rng"]
-        self._anchor_scores = dict(state["anchor_scores"])
-        self._first_team = state["first_team"]
-        self._owed = state["owed"]
-        self._counted, self._past_matches, self._past_score = state["counted"]
+        self._anchor_scores, self._anchor_returns = state["anchor_scores"], state["anchor_returns"]
+        for name, draw in self._draws.items():
+            draw.set_state(state["draws"][name])
+            self._frozen_at[name], self._parent[name] = state["slots"][name]
+        self._counted, recorded = state["counted"]
+        self._recorded = [Meeting(*each) for each in recorded]
+        among = state["among_past"]
+        self._among_past = None if among is None else np.where(np.array(among) < 0, np.nan, among)
 
     def _disagreements(self, state: dict[str, Any]) -> list[str]:
         """Players whom the tables and a checkpoint's state do not describe alike."""
         stored = {name: list(player.rating) for name, player in self._players.items()}
         wrong = {name for name, rating in state["rating"].items() if stored.get(name) != rating}
-        return sorted(wrong | (set(self._pool) ^ state["quality"].keys()))
+        return sorted(wrong | (set(self._pool.names) ^ state["quality"].keys()))
 
     def close(self) -> None:
         """Let go of the files; what was not committed is lost."""
         self._store.close()
+
+
+def _beginner(name: str, role: Role, iteration: int) -> Player:
+    return Player(name, "learning", ratings.successor(RANDOM), role=role, iteration=iteration)
+
+
+def _known(results: MatchResults, learner: str) -> MatchResults:
+    """The results with the league's names: the learner's own, and the main learner's at every version."""
+    names = {MAIN: learner}
+    players = tuple(names.get(name, name.partition(LIVE)[0]) for name in results.players)
+    distinct = tuple(dict.fromkeys(players))
+    if distinct == results.players:
+        return results
+    number = np.array([distinct.index(name) for name in players], np.int32)
+    return replace(results, players=distinct, lineup=number[results.lineup])
+
+
+def _together(met: Sequence[Meeting]) -> list[Meeting]:
+    """The meetings of the same two and team as one, in the order of their numbers."""
+    found: dict[tuple[int, int, int], Meeting] = {}
+    for each in met:
+        key = each[:3]
+        before = found.get(key)
+        found[key] = each if before is None else Meeting(*key, *(x + y for x, y in zip(before[3:], each[3:])))
+    return [found[key] for key in sorted(found)]

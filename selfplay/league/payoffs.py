@@ -152,14 +152,21 @@ class PayoffTable:
         self._touched.clear()
 
     def counts(self, player: int, opponents: list[int]) -> np.ndarray:
-        """[N, 3] wins, draws, losses of the player against these."""
+        """[N, 3] wins, draws, losses of the player against these, all matches."""
+        return self._row("_counts", player, opponents)
+
+    def recent_counts(self, player: int, opponents: list[int]) -> np.ndarray:
+        """[N, 3] the same, old matches fading."""
+        return self._row("_decayed", player, opponents)
+
+    def _row(self, name: str, player: int, opponents: list[int]) -> np.ndarray:
         self._grow(max([player, *opponents]))
-        return self._counts[player, opponents].sum(axis=1)
+        row: np.ndarray = getattr(self, name)[player, opponents].sum(axis=1)
+        return row
 
     def recent_score(self, player: int, opponents: list[int]) -> np.ndarray:
         """[N] score of the player against these, old matches fading; 1/2 where they never met."""
-        self._grow(max([player, *opponents]))
-        return np.nan_to_num(_score(self._decayed[player, opponents].sum(axis=1)), nan=0.5)
+        return np.nan_to_num(_score(self.recent_counts(player, opponents)), nan=0.5)
 
     def recent_scores(self, ids: list[int]) -> np.ndarray:
         """[N, N] score of row against column among these, old matches fading; NaN where they never met."""

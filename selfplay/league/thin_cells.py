@@ -19,7 +19,7 @@ def uncertainty(counts: np.ndarray) -> np.ndarray:
 
 
 def thinnest(uncertain: np.ndarray, number: int) -> list[tuple[int, int]]:
-    """The `number` most uncertain pairs i < j of a symmetric [N, N]; of equals those of the newest players."""
+    """The `number` most uncertain pairs i < j of a symmetric [N, N]; of equals the newest players'."""
     first, second = np.triu_indices(len(uncertain), 1)
     value = uncertain[first, second]
     # Sorted by value, then by the younger, then by the older of the pair, all descending.

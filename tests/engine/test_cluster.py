@@ -351,7 +351,7 @@ def test_training_goes_on_after_faults(cluster: None, run_dir: Path, staleness: 
             told.append(text)
 
     training = Training(config, run, Note(config.stop, io.StringIO()))
-    engine = training.engine
+    engine = training.main.engine
     assert isinstance(engine, RayEngine)
     learn, victims = engine.learn, {2: "rollout worker 0", 4: LEARNER}
 

@@ -38,7 +38,7 @@ def trials():
 
 
 def weights_of(trial):
-    return {name: array.copy() for name, array in trial._training.engine.weights().items()}
+    return {name: array.copy() for name, array in trial._training.main.engine.weights().items()}
 
 
 def numbers(result):

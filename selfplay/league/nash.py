@@ -1,0 +1,57 @@
+"""The equilibrium of a symmetric zero-sum game of N strategies: which mixture of players nobody beats."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import nnls
+
+SLACK = 1e-9
+"""How much an equilibrium may lose to a pure strategy: rounding, nothing more."""
+
+
+def exploitability(advantage: np.ndarray, mixture: np.ndarray) -> float:
+    """max_j (p A)_j turned round: what the best pure strategy wins against p; 0 at an equilibrium.
+
+    advantage [N, N] antisymmetric, of row over column; mixture [N]; in units of `advantage`.
+    """
+    return float(np.max(-(mixture @ advantage)))
+
+
+def equilibrium(advantage: np.ndarray) -> np.ndarray:
+    """The Nash equilibrium p [N] with the least sum of squares; advantage [N, N] antisymmetric.
+
+        min sum_i p_i^2   over   p >= 0,  sum_i p_i = 1,  (p A)_j >= 0 for all j
+
+    A symmetric zero-sum game has the value 0, so these p are all its equilibria, a convex set, and the
+    nearest to uniform is unique. So the answer depends neither on the players' order nor on a solver's
+    choice of corner: players that are alike get alike, and a game about which nothing is known gives
+    everybody the same. Solved as a least-distance problem by non-negative least squares (Lawson & Hanson
+    1974, "Solving Least Squares Problems", chapter 23).
+    """
+    num = len(advantage)
+    if num == 0:
+        return np.zeros(0)
+    scale = float(np.abs(advantage).max())
+    matrix = np.asarray(advantage, np.float64) / (scale if scale > 0 else 1.0)
+    # Rows of G p >= h: p >= 0, p A >= 0 and sum p >= 1, which the smallest p meets with equality.
+    bounds = np.concatenate([np.eye(num), matrix.T, np.ones((1, num))])
+    system = np.concatenate([bounds.T, np.eye(1, 2 * num + 1, 2 * num)])
+    target = np.eye(1, num + 1, num)[0]
+    weights, _ = nnls(system, target, maxiter=30 * len(bounds))
+    residual = target - system @ weights
+    mixture = np.maximum(-residual[:num], 0.0)
+    mixture /= mixture.sum()
+    mixture[mixture < SLACK] = 0.0
+    mixture /= mixture.sum()
+    assert exploitability(matrix, mixture) < 1e-6, "non-negative least squares lost its way"
+    return mixture
+
+
+def meta_strategy(payoff: np.ndarray) -> np.ndarray:
+    """PSRO's mixture [N] over players from their scores payoff [N, N] against each other, .5 where NaN.
+
+    The game's entries are payoff - 1/2; what two players scored in both orders is averaged, so that the
+    game is antisymmetric. Source: Lanctot et al. 2017, arXiv:1711.00832.
+    """
+    centred = np.nan_to_num(np.asarray(payoff, np.float64), nan=0.5) - 0.5
+    return equilibrium((centred - centred.T) / 2)
