@@ -1,0 +1,122 @@
+"""Results on disk: one SQLite file, a transaction for each piece; a match that is in it never changes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from selfplay.errors import UserError
+from selfplay.tournament.playing import Game, Played
+from selfplay.tournament.schedule import Pair
+
+FILE = "results.sqlite"
+
+SCHEMA = 1
+"""Of the tables below and of what decides a match (seats, seeds); kept in the file's user_version."""
+
+_TABLES = """
+CREATE TABLE pairs (
+    id INTEGER PRIMARY KEY,
+    game TEXT NOT NULL,            -- id
+    kwargs TEXT NOT NULL,          -- its arguments, as JSON
+    seed TEXT NOT NULL,
+    first TEXT NOT NULL,           -- identities; first < second
+    second TEXT NOT NULL,
+    UNIQUE (game, kwargs, seed, first, second)
+);
+CREATE TABLE matches (
+    pair INTEGER NOT NULL REFERENCES pairs (id),
+    number INTEGER NOT NULL,
+    score REAL NOT NULL,           -- of the first player
+    first_return REAL NOT NULL,
+    second_return REAL NOT NULL,
+    length INTEGER NOT NULL,       -- decisions
+    PRIMARY KEY (pair, number)
+) WITHOUT ROWID;
+"""
+
+
+class Results:
+    """The matches played so far, of all tournaments that are kept in one folder."""
+
+    def __init__(self, folder: Path, game: Game) -> None:
+        self.path = folder / FILE
+        self._game = (game.id, game.kwargs, str(game.seed))
+        with self._named_errors():
+            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _open(self) -> None:
+        with self._transaction():
+            (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+            (num_tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if schema == 0 and num_tables == 0:
+                for statement in _TABLES.split(";\n")[:-1]:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+            elif schema != SCHEMA:
+                raise UserError(
+                    f"{self.path} has table layout {schema}; this version of selfplay reads {SCHEMA}: "
+                    "name another folder by --output"
+                )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def played(self, pair: Pair, below: int) -> Played:
+        """The matches of a pair with numbers below `below`, by number."""
+        with self._named_errors():
+            rows = self._db.execute(
+                "SELECT number, score, first_return, second_return, length FROM matches "
+                "JOIN pairs ON pairs.id = pair WHERE game = ? AND kwargs = ? AND seed = ? "
+                "AND first = ? AND second = ? AND number < ? ORDER BY number",
+                (*self._game, pair.first, pair.second, below),
+            ).fetchall()
+        table = np.array(rows, np.float64).reshape(-1, 5)
+        return Played(table[:, 0].astype(np.int64), table[:, 1], table[:, 2:4], table[:, 4].astype(np.int64))
+
+    def add(self, pair: Pair, played: Played) -> None:
+        """Keep these matches, all or none; on return they are on disk."""
+        columns = (played.number, played.score, *played.returns.T, played.length)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        key = (*self._game, pair.first, pair.second)
+        with self._named_errors(), self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO pairs (game, kwargs, seed, first, second) VALUES (?, ?, ?, ?, ?)", key
+            )
+            (id,) = self._db.execute(
+                "SELECT id FROM pairs "
+                "WHERE game = ? AND kwargs = ? AND seed = ? AND first = ? AND second = ?",
+                key,
+            ).fetchone()
+            # Another process with the same folder may have been quicker, with the same result.
+            self._db.executemany(
+                "INSERT OR IGNORE INTO matches VALUES (?, ?, ?, ?, ?, ?)", ((id, *row) for row in rows)
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{self.path} cannot be used: {error}; name another folder by --output"
+            ) from error
