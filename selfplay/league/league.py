@@ -294,7 +294,8 @@ class League:
     def record(self, results: Sequence[MatchResults], *, iteration: int, slot: str = MAIN) -> None:
         """Count a slot's finished training matches; qualities of past selves that the main learner beat fall.
 
-        In the results MAIN is the slot's learner, and main@VERSION the main learner as it was then.
+        In the results MAIN is the slot's learner, and main@VERSION the main learner as it was then. Among
+        several teams a win is counted in parts: one for each other team that was left behind.
         """
         if iteration != self._counted:
             self._counted, self._recorded = iteration, []
@@ -306,7 +307,7 @@ class League:
             wins = np.zeros(len(place))
             for meeting in met:
                 if meeting.player == self._ids[MAIN] and meeting.opponent in place:
-                    wins[place[meeting.opponent]] += meeting.wins
+                    wins[place[meeting.opponent]] += meeting.wins / (self._num_teams - 1)
             self._pool.quality = quality.after_wins(self._pool.quality, wins, lr=self._config.quality_lr)
 
     def record_evaluation(self, results: Sequence[MatchResults], *, iteration: int) -> None:
@@ -402,7 +403,7 @@ class League:
                 numbers[f"{prefix}/rating"] = self._players[learner].rating.mu
         for anchor, mean_score in self._anchor_scores.items():
             numbers[f"league/win_rate/{anchor}"] = mean_score
-        for anchor, mean_return in self._anchor_returns.items():
+        for anchor, mean_return in ({} if self._winners else self._anchor_returns).items():
             numbers[f"league/return/{anchor}"] = mean_return
         if self._anchor_scores:
             numbers["league/rating"], numbers["league/rating_sigma"] = self._players[MAIN].rating
@@ -443,7 +444,7 @@ class League:
             "anchor_returns": dict(self._anchor_returns),
             "draws": {name: draw.state() for name, draw in self._draws.items()},
             "slots": {name: [self._frozen_at[name], self._parent[name]] for name in self._slots},
-            "counted": [self._counted, self._recorded],
+            "counted": [self._counted, list(map(list, self._recorded))],
             "among_past": None
             if self._among_past is None
             else np.nan_to_num(self._among_past, nan=-1).tolist(),

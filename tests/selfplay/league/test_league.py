@@ -1,11 +1,11 @@
 import json
 import math
 import sqlite3
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from selfplay.config import LeagueConfig
 from selfplay.league import League, LeagueError, Rating, Store
 from selfplay.league.ratings import SCALE, SIGMA
 from selfplay.matches import MAIN, MatchResults
@@ -13,14 +13,8 @@ from selfplay.matches import MAIN, MatchResults
 TWO_TEAMS = (0, 1)
 
 
-@dataclass(frozen=True)
-class Settings:
-    self_play: float = 0.8
-    opponents: int = 2
-    quality_lr: float = 0.01
-    snapshot_iterations: int = 20
-    rating_games: int = 64
-    anchors: tuple[str, ...] = ()
+def settings_of(**keys):
+    return LeagueConfig(**{name: list(x) if isinstance(x, tuple) else x for name, x in keys.items()})
 
 
 def results(players, lineup, returns):
@@ -48,7 +42,7 @@ def snapshot(league, version, iteration=0, value=None):
 
 
 def opened(directory, teams=TWO_TEAMS, num_past=0, seed=0, **settings):
-    league = League.open(directory, Settings(**settings), teams, seed)
+    league = League.open(directory, settings_of(**settings), teams, seed)
     for version in range(num_past):
         snapshot(league, version)
     league.commit(0)
@@ -83,8 +77,9 @@ def test_shares_of_a_draw(tmp_path, teams, opponents):
         against = [row for row in drawn.table if (row != 0).any()]
         assert len(against) == 12  # 20% of 60
         met = [set(row[row != 0].tolist()) for row in against]
-        assert all(len(others) == 1 for others in met)
-        assert np.bincount([others.pop() for others in met]).tolist()[1:] == [12 // opponents] * opponents
+        assert all(len(others) == min(opponents, num_teams - 1) for others in met)  # one for each other team
+        times = np.bincount([other for others in met for other in others])[1:]
+        assert times.tolist() == [12 * min(opponents, num_teams - 1) // opponents] * opponents
         for row in against:
             (mine,) = set(team[row == 0].tolist())
             assert (row[team == mine] == 0).all()
@@ -206,8 +201,10 @@ def test_wins_of_a_team_among_three(tmp_path):
         ],
         iteration=1,
     )
-    assert league.players()[-1].quality == pytest.approx(-0.02)  # the first two; a shared best is no win
-    assert league.metrics()["league/win_rate_pool"] == pytest.approx(2.5 / 4)
+    assert league.players()[-1].quality == pytest.approx(-0.02)  # both others beaten in the first two
+    assert league.metrics()["league/win_rate_pool"] == pytest.approx(
+        (2 + 2 + 0.5 + 1) / 8
+    )  # of pairs of teams
 
 
 def test_metrics_speak_of_the_last_recorded_iteration(tmp_path):
@@ -333,7 +330,16 @@ def play(league, iteration):
 
 def contents(directory):
     with sqlite3.connect(directory / "league.sqlite") as db:
-        tables = ("players", "results", "ratings", "lineup_seats", "committed")
+        tables = (
+            "players",
+            "results",
+            "matches",
+            "meetings",
+            "payoffs",
+            "ratings",
+            "lineup_seats",
+            "committed",
+        )
         return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
 
 
@@ -370,7 +376,7 @@ def test_a_resumed_league_goes_on_bit_for_bit(tmp_path):
 
 
 def opened_again(directory, seed=0, **settings):
-    return League.open(directory, Settings(**settings), TWO_TEAMS, seed)
+    return League.open(directory, settings_of(**settings), TWO_TEAMS, seed)
 
 
 def test_ratings_and_qualities_survive_without_a_state(tmp_path):

@@ -19,7 +19,14 @@ def add(store, name, iteration=0, quality=None, kind="bot", parent=None):
 
 
 def one_lineup(*ids, counts=((1, 0, 2), (2, 0, 1))):
-    return Outcomes(np.array([ids]), np.array([counts]))
+    """Three matches of two teams, with seeds that hold every byte that a text could not."""
+    seeds = np.array([0, 2**64 - 1, 0x00FF80C3_0000000A], np.uint64)
+    one, two = np.array(counts)
+    pairs = np.array([[[np.zeros(3, np.int64), one], [two, np.zeros(3, np.int64)]]])
+    return Outcomes(
+        np.array([ids]), np.array([3]), np.array([counts]), np.array([[5.0, 4.0]]), np.array([[-1.0, 1.0]]),
+        pairs, (seeds,),
+    )  # fmt: skip
 
 
 def rows(directory, query):
@@ -28,14 +35,26 @@ def rows(directory, query):
 
 
 def test_players_come_back_in_order(tmp_path):
-    player = Player("main-000003", "snapshot", Rating(1.25, 2.5), None, 3, 2, 99, None, 0.5)
+    player = Player(
+        "main-000003",
+        "snapshot",
+        Rating(1.25, 2.5),
+        "main",
+        version=3,
+        iteration=2,
+        agent_steps=99,
+        quality=0.5,
+    )
     with Store(tmp_path) as store:
         add(store, "random")
-        store.add_player(player)
+        store.add_player(player, "seed = 1")
         store.commit(2)
     with Store(tmp_path) as store:
         assert [p.name for p in store.players()] == ["random", "main-000003"]
         assert store.players()[1] == player
+        assert store.config("main-000003") == "seed = 1"
+        with pytest.raises(LeagueError, match="no configuration of random"):
+            store.config("random")
         assert store.iteration == 2
 
 
@@ -49,6 +68,22 @@ def test_counts_of_one_iteration_add_up(tmp_path):
         (1, 0, 2, 0, 4), (1, 1, 4, 0, 2), (2, 0, 1, 0, 2), (2, 1, 2, 0, 1),
     ]  # fmt: skip
     assert rows(tmp_path, "SELECT seat, player FROM lineup_seats") == [(0, a), (1, b)]
+    sums = "SELECT matches, placement, returns FROM results WHERE iteration = 1 AND team = 0"
+    assert rows(tmp_path, sums) == [(6, 10.0, -2.0)]
+
+
+def test_every_match_can_be_found_by_its_iteration(tmp_path):
+    with Store(tmp_path) as store:
+        a, b = add(store, "a"), add(store, "b")
+        for kind in ("train", "train", "rating"):
+            store.add_results(1, kind, one_lineup(a, b))
+        store.commit(1)
+    seeds = [0, 2**64 - 1, 0x00FF80C3_0000000A]
+    with Store(tmp_path, readonly=True) as store:
+        assert [m.seed for m in store.matches(1)] == [*seeds, *seeds, *seeds]
+        assert [m.kind for m in store.matches(1)] == ["rating"] * 3 + ["train"] * 6
+        assert {m.lineup for m in store.matches(1)} == {("a", "b")}
+        assert store.matches(2) == []
 
 
 def test_what_was_not_committed_is_not_there(tmp_path):
