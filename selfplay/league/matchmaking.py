@@ -20,6 +20,9 @@ ALPHASTAR = "alphastar"
 SELF_PLAY, VERIFICATION = 0.35, 0.15
 """AlphaStar's main agents: shares of self-play and of matches against who is forgotten; the rest is PFSP."""
 
+SQUARED = 2.0
+"""The power of PFSP (hard) that AlphaStar's main agents take (its pseudocode)."""
+
 STRONG_EXPLOITER, FORGOTTEN = 0.3, 0.7
 """Scores below which an exploiter counts as strong and a past main as forgotten (AlphaStar's pseudocode)."""
 
@@ -38,7 +41,8 @@ class Field:
 
     def __post_init__(self) -> None:
         num = len(self.score)
-        assert len(self.quality) == len(self.kind) == num and self.payoff.shape == (num, num)
+        assert len(self.quality) == len(self.kind) == num
+        assert self.payoff.shape == (num, num)
 
 
 def latest(num: int) -> np.ndarray:
@@ -78,7 +82,7 @@ def _proportional(weight: np.ndarray) -> np.ndarray:
     return weight / total if total >= 1e-10 else uniform(len(weight))
 
 
-def main_agent(field: Field, power: float) -> tuple[float, np.ndarray]:
+def main_agent(field: Field, power: float = SQUARED) -> tuple[float, np.ndarray]:
     """AlphaStar's main agent: its share of self-play, and [N] for the other matches.
 
     35% self-play, 50% PFSP (hard) over all, 15% over `verified(field)`, or self-play where nobody is.
@@ -117,7 +121,7 @@ def verified(field: Field) -> np.ndarray:
     return forgotten
 
 
-def league_exploiter(field: Field, power: float) -> np.ndarray:
+def league_exploiter(field: Field, power: float = SQUARED) -> np.ndarray:
     """AlphaStar's league exploiter: PFSP (hard) over all past players; [N]."""
     return pfsp_hard(field.score, power)
 
@@ -171,6 +175,6 @@ def probabilities(
         return main_agent(field, power)[1]
     mix = {matchmaker: 1.0} if isinstance(matchmaker, str) else matchmaker
     total = sum(mix.values())
-    assert total > 0 and min(mix.values()) >= 0, f"weights of a mix: {dict(mix)}"
+    assert total > 0, f"a mix without weights: {dict(mix)}"
     drawn = [weight / total * MATCHMAKERS[name](field, window, power) for name, weight in mix.items()]
     return np.sum(drawn, axis=0)
