@@ -62,7 +62,7 @@ class Training:
             env.teams,
             np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,)),
             winners=env.zero_sum if config.league.winners == "auto" else config.league.winners == "on",
-            network=configuration.dump(config),
+            network=configuration.dump(config.model_copy(update={"stop": StopConfig()})),
         )
         self._live: dict[str, Weights] = {}  # of the main learner, as exploiters meet it
         view.message("starting: some seconds, more the first time")
@@ -211,7 +211,7 @@ class Training:
 
     def _set_engines(self, arrays: Arrays, metas: Mapping[str, Any]) -> bool:
         """Every member goes on from its part of a checkpoint; False where matches had to begin anew."""
-        self._live = {name: arrays[f"live-{name}"] for name in metas.pop("live")}
+        self._live = {name: arrays[_live_stem(name)] for name in metas["live"]}
         same = True
         for member in self._members:
             slot, meta = member.slot.name, metas[member.slot.name]
@@ -230,7 +230,7 @@ class Training:
             own, metas[member.slot.name] = member.engine.state()
             arrays |= {f"{_prefix(member.slot.name)}{stem}": x for stem, x in own.items()}
         for name, weights in self._live.items():
-            arrays[f"live-{name}"] = dict(weights)
+            arrays[_live_stem(name)] = dict(weights)
         return arrays, metas
 
     def _refuse_another(self, then: dict[str, Any]) -> None:
@@ -354,6 +354,11 @@ class Training:
 def _prefix(slot: str) -> str:
     """Of a slot's files in a checkpoint; the main learner's have none."""
     return "" if slot == MAIN else f"{slot}-"
+
+
+def _live_stem(name: str) -> str:
+    """Of the file in a checkpoint that holds the main learner at a version that exploiters meet."""
+    return f"live-{name.partition(LIVE)[2]}"
 
 
 def _is_of(stem: str, prefix: str) -> bool:

@@ -238,7 +238,7 @@ class League:
 
     def begin_anew(self, slot: str, iteration: int) -> str:
         """A fresh learner takes an exploiter's slot; the one before stays as it is. Gives its name."""
-        life = 1 + sum(
+        life = 2 + sum(
             name.startswith(f"{slot}.") for name, p in self._players.items() if p.kind == "learning"
         )
         name = f"{slot}.{life}"
