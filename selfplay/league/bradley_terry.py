@@ -159,10 +159,12 @@ def _maximum(score: np.ndarray, start: np.ndarray, free: np.ndarray) -> tuple[np
     who = np.flatnonzero(free)
     met = np.flatnonzero(free | ((score + score.T)[:, free] > 0).any(axis=1))  # the others change nothing
     score, inner = score[np.ix_(met, met)], np.searchsorted(met, who)
+    rounding = 4 * np.finfo(np.float64).eps * (score + score.T).sum(axis=1)  # of the gradient
     if len(who) == 0:
         return theta, variance
     for _ in range(_MOST_STEPS):
         gradient, information = _derivatives(score, theta[met])
+        level = np.abs(gradient[inner]) <= rounding[inner]
         step = np.zeros_like(theta)
         step[who] = np.linalg.solve(information[np.ix_(inner, inner)], gradient[inner])
         step *= min(1.0, _LONGEST_STEP / max(np.abs(step).max(), _CONVERGED))
@@ -170,7 +172,7 @@ def _maximum(score: np.ndarray, start: np.ndarray, free: np.ndarray) -> tuple[np
         while _log_likelihood(score, (theta + step)[met]) < before - 1e-9 * abs(before):
             step /= 2
         theta += step
-        if np.abs(step).max() < _CONVERGED:
+        if np.abs(step).max() < _CONVERGED or level.all():
             _, information = _derivatives(score, theta[met])
             variance[np.ix_(who, who)] = np.linalg.inv(information[np.ix_(inner, inner)])
             return theta, variance
