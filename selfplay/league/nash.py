@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import linprog, nnls
 
-SLACK = 1e-9
-"""How much an equilibrium may lose to a pure strategy: rounding, nothing more."""
+ROUNDING = 1e-9
+"""Probabilities below are 0."""
+
+SLACK = 1e-6
+"""How much an equilibrium may lose to a pure strategy, of the largest entry of the game."""
 
 
 def exploitability(advantage: np.ndarray, mixture: np.ndarray) -> float:
-    """max_j (p A)_j turned round: what the best pure strategy wins against p; 0 at an equilibrium.
+    """What the best pure strategy wins against a mixture p: max_j -(p A)_j, 0 at an equilibrium.
 
-    advantage [N, N] antisymmetric, of row over column; mixture [N]; in units of `advantage`.
+    advantage A [N, N] antisymmetric, of row over column; mixture p [N]; in units of `advantage`.
     """
     return float(np.max(-(mixture @ advantage)))
 
@@ -25,26 +28,56 @@ def equilibrium(advantage: np.ndarray) -> np.ndarray:
     A symmetric zero-sum game has the value 0, so these p are all its equilibria, a convex set, and the
     nearest to uniform is unique. So the answer depends neither on the players' order nor on a solver's
     choice of corner: players that are alike get alike, and a game about which nothing is known gives
-    everybody the same. Solved as a least-distance problem by non-negative least squares (Lawson & Hanson
-    1974, "Solving Least Squares Problems", chapter 23).
+    everybody the same.
     """
     num = len(advantage)
     if num == 0:
         return np.zeros(0)
     scale = float(np.abs(advantage).max())
     matrix = np.asarray(advantage, np.float64) / (scale if scale > 0 else 1.0)
+    for solve in (_least_squares, _least_maximum):
+        mixture = np.maximum(solve(matrix), 0.0)
+        if mixture.sum() > 0:
+            mixture /= mixture.sum()
+            mixture[mixture < ROUNDING] = 0.0
+            mixture /= mixture.sum()
+            if exploitability(matrix, mixture) < SLACK:
+                return mixture
+    raise AssertionError(f"no equilibrium found among {num} players; there always is one")
+
+
+def _least_squares(matrix: np.ndarray) -> np.ndarray:
+    """The answer [N], up to a factor, as a least-distance problem by non-negative least squares.
+
+    Source: Lawson & Hanson 1974, "Solving Least Squares Problems", chapter 23.
+    """
+    num = len(matrix)
     # Rows of G p >= h: p >= 0, p A >= 0 and sum p >= 1, which the smallest p meets with equality.
     bounds = np.concatenate([np.eye(num), matrix.T, np.ones((1, num))])
     system = np.concatenate([bounds.T, np.eye(1, 2 * num + 1, 2 * num)])
     target = np.eye(1, num + 1, num)[0]
     weights, _ = nnls(system, target, maxiter=30 * len(bounds))
-    residual = target - system @ weights
-    mixture = np.maximum(-residual[:num], 0.0)
-    mixture /= mixture.sum()
-    mixture[mixture < SLACK] = 0.0
-    mixture /= mixture.sum()
-    assert exploitability(matrix, mixture) < 1e-6, "non-negative least squares lost its way"
-    return mixture
+    return system[:num] @ weights
+
+
+def _least_maximum(matrix: np.ndarray) -> np.ndarray:
+    """The equilibrium [N] whose largest entry is least, by linear programming.
+
+    For the tables on which SciPy's least squares break down: some of those with a hundred players or more
+    that hold wins and losses alone. Such a game, without draws, has one equilibrium (Fisher & Ryan 1992,
+    "Optimal strategies for a generalized 'scissors, paper, and stone' game"), so the answer is the same.
+    """
+    num = len(matrix)
+    tight = np.concatenate([-matrix.T, np.eye(num)])  # of (p, largest): -(p A) <= 0, p - largest <= 0
+    tight = np.concatenate([tight, np.repeat([[0.0], [-1.0]], num, axis=0)], axis=1)
+    found = linprog(
+        np.eye(1, num + 1, num)[0],
+        A_ub=tight,
+        b_ub=np.zeros(2 * num),
+        A_eq=np.concatenate([np.ones((1, num)), [[0.0]]], axis=1),
+        b_eq=[1.0],
+    )
+    return found.x[:num] if found.x is not None else np.zeros(num)
 
 
 def meta_strategy(payoff: np.ndarray) -> np.ndarray:
