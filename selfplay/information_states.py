@@ -1,61 +1,40 @@
-"""Every information state of an OpenSpiel game, as arrays that a policy can be asked about.
-
-I information states, n distinct actions of the game, D numbers in an observation.
-"""
+"""Every information state of an OpenSpiel game, as arrays that a policy can be asked about."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pyspiel
 
 from envs.openspiel import Observer, observer
-from selfplay.errors import UserError
-
-MAX_STATES = 1_000_000
-
-NONE = -1  # the parent of a player's first decision, and the action before it
-
-
-@dataclass(frozen=True, slots=True)
-class InformationStates:
-    """What each player may know when it must act. A parent comes before its children."""
-
-    name: list[str]  # [I] OpenSpiel's string
-    player: np.ndarray  # [I] int64, who must act
-    parent: np.ndarray  # [I] int64, index of that player's decision before; NONE at its first
-    action: np.ndarray  # [I] int64, what it did there; NONE at its first
-    depth: np.ndarray  # [I] int64, number of its decisions before
-    obs: np.ndarray  # [I, D] float32, what it sees now
-    legal: np.ndarray  # [I, n] bool
-    reward: np.ndarray  # [I] float32, what it was paid since the decision before
-
-    def __len__(self) -> int:
-        return len(self.name)
+from selfplay.game_tree import MAX_STATES, NONE, InformationStates, NotExact
 
 
 def information_states(game: pyspiel.Game, observation: str = "auto") -> InformationStates:
-    """Walks the whole tree of a turn-based game; `observation` as `envs.openspiel.observer` has it.
+    """Walks the whole tree of a game; `observation` as `envs.openspiel.observer` has it.
 
-    Raises UserError for a game that is too large or whose players forget: then what a policy with memory
+    Where seats move at once the states are those of `in_turns(game)`, and what is seen that of the game.
+    Raises NotExact for a game that is too large or whose players forget: then what a policy with memory
     does is not a function of the information state.
     """
     _check_kind(game)
-    _check_size(game)
+    _check_size(in_turns(game))
     walk = _Walk(game, observer(str(game), game, observation))
     walk.visit_all()
     return walk.table()
 
 
+def in_turns(game: pyspiel.Game) -> pyspiel.Game:
+    """The same game with seats that move at once asked one after another, none told what others chose."""
+    at_once = game.get_type().dynamics == pyspiel.GameType.Dynamics.SIMULTANEOUS
+    return pyspiel.convert_to_turn_based(game) if at_once else game
+
+
 def _check_kind(game: pyspiel.Game) -> None:
     kind = game.get_type()
-    if kind.dynamics != pyspiel.GameType.Dynamics.SEQUENTIAL:
-        raise UserError(f"exploitability is computed for games in turns; in {game} players move at once")
     if kind.chance_mode == pyspiel.GameType.ChanceMode.SAMPLED_STOCHASTIC:
-        raise UserError(f"exploitability needs every chance outcome; {game} only samples them")
+        raise NotExact(f"exploitability needs every chance outcome; {game} only samples them")
     if not kind.provides_information_state_string:
-        raise UserError(f"exploitability needs information states; {game} does not name them")
+        raise NotExact(f"exploitability needs information states; {game} does not name them")
 
 
 def _check_size(game: pyspiel.Game) -> None:
@@ -65,7 +44,7 @@ def _check_size(game: pyspiel.Game) -> None:
         state = waiting.pop()
         count += 1
         if count > MAX_STATES:
-            raise UserError(
+            raise NotExact(
                 f"{game} is too large for an exact computation: more than {MAX_STATES:,} states were counted"
             )
         if not state.is_terminal():
@@ -76,7 +55,8 @@ class _Walk:
     """Visits every history of a game, and notes each information state once."""
 
     def __init__(self, game: pyspiel.Game, observe: Observer) -> None:
-        self._game, self._observe = game, observe
+        self._game, self._observe = in_turns(game), observe
+        self._at_once = self._game is not game
         self._index: dict[str, int] = {}
         self._rows: list[tuple[int, int, int, float]] = []  # player, parent, action, returns so far
         self._obs: list[np.ndarray] = []  # [D] each
@@ -101,14 +81,15 @@ class _Walk:
         """The index of the information state, whose row is made at the first visit."""
         name = state.information_state_string(player)
         row = (player, parent, action, float(state.returns()[player]))
-        seen = self._observe(state, player).ravel()
+        shown = state.simultaneous_game_state() if self._at_once else state
+        seen = self._observe(shown, player).ravel()
         here = self._index.setdefault(name, len(self._rows))
         if here == len(self._rows):
             self._rows.append(row)
             self._obs.append(seen.copy())
             self._legal.append(state.legal_actions())
         elif self._rows[here] != row or not np.array_equal(self._obs[here], seen):
-            raise UserError(
+            raise NotExact(
                 f"{self._game}: player {player} can come to one information state by different "
                 f"decisions, observations or rewards of its own, so that a policy has no table: {name!r}"
             )
