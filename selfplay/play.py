@@ -22,7 +22,9 @@ from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
 from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
+from selfplay.parts import Part
 from selfplay.recording import Decision, FirstMatch, Recording
+from selfplay.search import seating
 
 DEFAULT_GAMES = 100
 KWARGS = "env.kwargs."
@@ -50,7 +52,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="play",
         usage="play A B [--games N] [--seed S] [--greedy] [--json] [--render] [--save-replay FILE]\n"
-        "            [--env ID] [--env.kwargs.KEY VALUE ...]",
+        "            [--search N] [--env ID] [--env.kwargs.KEY VALUE ...]",
         description=f"Play matches and tell how strong A is. A player is {FORMS}; one for each team of "
         "the game, and each holds every team equally often. In a game of one team A and B play the same "
         "matches, each alone, and the better return wins.",
@@ -68,6 +70,13 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--greedy", action="store_true", help="policies take their likeliest action instead of sampling"
+    )
+    parser.add_argument(
+        "--search",
+        metavar="N",
+        type=whole(0),
+        default=0,
+        help="A, a policy, simulates N continuations before each decision (default: 0, the policy alone)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--render", action="store_true", help="show the first match step by step")
@@ -92,6 +101,8 @@ def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation]:
     game = contestants.common_game(sides, options.env, kwargs)
     teams = _game(game, 1).teams
     _check_number(sides, max(teams) + 1, game.id)
+    if options.search:
+        seating.check_side(sides[0], options.search)
     games = options.games
     if people:
         result = _with_people(sides, game, games, options)
@@ -125,9 +136,22 @@ def _games(given: int | None, num_sides: int) -> int:
     return games
 
 
+def _parts(sides: Sequence[Contestant], env: VectorEnv, options: Any) -> tuple[Part, ...]:
+    return seating.seat_by_seat(env) if options.search else contestants.common_parts(sides, env)
+
+
+def _seat(
+    number: int, side: Contestant, game: EnvConfig, env: VectorEnv, parts: Sequence[Part], options: Any
+) -> Seated:
+    """A bot or policies; the first side searches, if any does."""
+    if options.search and number == 0:
+        return seating.seat(side, game, env, parts, simulations=options.search, greedy=options.greedy)
+    return contestants.seat(side, env, parts, greedy=options.greedy)
+
+
 def _with_people(sides: Sequence[Contestant], game: EnvConfig, games: int | None, options: Any) -> Evaluation:
     env = _game(game, 1)
-    parts = contestants.common_parts(sides, env)
+    parts = _parts(sides, env, options)
     num_people = sum(side.is_human for side in sides)
     players: list[Seated] = []
     labels: list[str] = []
@@ -138,7 +162,7 @@ def _with_people(sides: Sequence[Contestant], game: EnvConfig, games: int | None
         players.append(
             tuple(HumanPlayer(env, part.group, whose) for part in parts)
             if side.is_human
-            else contestants.seat(side, env, parts, greedy=options.greedy)
+            else _seat(number - 1, side, game, env, parts, options)
         )
     return session(env, parts, players, labels, games=games, seed=options.seed)
 
@@ -147,10 +171,12 @@ def _without_people(
     sides: Sequence[Contestant], game: EnvConfig, games: int, options: Any
 ) -> Evaluation:  # fmt: skip
     env = FirstMatch(_game(game, min(games, SLOTS)))
-    parts = contestants.common_parts(sides, env)
-    players = [contestants.seat(side, env, parts, greedy=options.greedy) for side in sides]
+    parts = _parts(sides, env, options)
+    players = [_seat(number, side, game, env, parts, options) for number, side in enumerate(sides)]
     alone = max(env.teams) == 0 and len(players) == 2
     result = (compare if alone else evaluate)(env, parts, players, games=games, seed=options.seed)
+    if options.search:
+        seating.warn_of_unsearched(players[0])
     if options.render or options.save_replay:
         own = [
             next(k for k, part in enumerate(parts) if seat in part.seats) for seat in range(len(env.teams))
