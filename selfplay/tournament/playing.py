@@ -102,7 +102,7 @@ def _alone(
     returns = np.stack([r.returns.mean(axis=1, dtype=np.float64) for r in each], axis=1)  # [M, 2]
     even = np.isclose(returns[:, 0], returns[:, 1])
     points = np.where(even, 0.5, returns[:, 0] > returns[:, 1])
-    return Played(number, points, returns, sum(r.length.astype(np.int64) for r in each))
+    return Played(number, points, returns, each[0].length.astype(np.int64) + each[1].length)
 
 
 def _results(

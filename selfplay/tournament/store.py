@@ -90,7 +90,9 @@ class Results:
         key = (*self._game, pair.first, pair.second)
         with self._named_errors(), self._transaction():
             self._db.execute(
-                "INSERT OR IGNORE INTO pairs (game, kwargs, seed, first, second) VALUES (?, ?, ?, ?, ?)", key
+                "INSERT INTO pairs (game, kwargs, seed, first, second) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT DO NOTHING",
+                key,
             )
             (id,) = self._db.execute(
                 "SELECT id FROM pairs "
@@ -99,7 +101,8 @@ class Results:
             ).fetchone()
             # Another process with the same folder may have been quicker, with the same result.
             self._db.executemany(
-                "INSERT OR IGNORE INTO matches VALUES (?, ?, ?, ?, ?, ?)", ((id, *row) for row in rows)
+                "INSERT INTO matches VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (pair, number) DO NOTHING",
+                ((id, *row) for row in rows),
             )
 
     @contextmanager
