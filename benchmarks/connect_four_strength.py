@@ -28,6 +28,7 @@ from envs.vector import Tree, VectorEnv
 from selfplay import contestants, worker
 from selfplay.cli import guarded
 from selfplay.config import Config, EnvConfig
+from selfplay.draws import Draws, generators
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, Evaluation, evaluate, rotations, score_interval
 from selfplay.options import Parser
@@ -67,10 +68,9 @@ class MctsPlayer:
         self._game = pyspiel.load_game(GAME)
         self._simulations = simulations
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
-        rows = zip(obs[""], mask[""], rng.integers(2**31, size=(len(is_first), 2)).tolist())
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
+        seeds = (each.integers(2**31, size=2).tolist() for each in generators(rng, len(is_first)))
+        rows = zip(obs[""], mask[""], seeds)
         action = np.array([self._search(board, legal, *seeds) for board, legal, seeds in rows], np.int64)
         return Decision({"": action}, None, None, state)
 

@@ -11,6 +11,16 @@ from envs.leaves import leaf_spaces
 from envs.vector import Bot, Tree
 
 
+def by_row(bot: Bot) -> Bot:
+    """Says of a bot that it treats each row alike, in numbers drawn [R, ...] for every row by its generator.
+
+    It draws by `random(size)`, `uniform(low, high, size)` or `integers(num, size=size)` alone. Such a bot is
+    asked for many matches at once even where each match draws numbers of its own.
+    """
+    bot.by_row = True  # type: ignore[attr-defined]
+    return bot
+
+
 def random_bot(action_space: spaces.Space, points: Mapping[str, str] | None = None) -> Bot:
     """The bot that draws each leaf uniformly from its legal values.
 
@@ -29,7 +39,10 @@ def random_bot(action_space: spaces.Space, points: Mapping[str, str] | None = No
         legal = present | mask
         return {path: _draw(leaf, legal.get(path), num_rows, rng) for path, leaf in leaves.items()}
 
-    return bot
+    return by_row(bot) if all(isinstance(leaf, _CHOICES) for leaf in leaves.values()) else bot
+
+
+_CHOICES = (spaces.Discrete, spaces.MultiDiscrete)
 
 
 def _draw(

@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from envs import native
+from envs.bots import by_row
 from envs.random_bits import next_random, unit_float
 from envs.vector import Bot, Group, Tree
 
@@ -112,6 +113,7 @@ def _step(m: _Matches, action: np.ndarray) -> None:
         _show(m, game)
 
 
+@by_row
 def linear(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     """Bot: pushes towards the side to which a weighted sum of the four quantities leans.
 

@@ -14,6 +14,7 @@ from gymnasium.spaces import Discrete, MultiBinary
 from numba import njit
 
 from envs import native
+from envs.bots import by_row
 from envs.random_bits import next_random
 from envs.vector import Bot, Group, Tree
 
@@ -157,6 +158,7 @@ def _one_ply(obs: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.ndarray
     return action
 
 
+@by_row
 def one_ply(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     """Bot: wins at once if it can, else blocks an immediate win, else plays a random legal column.
 

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from envs import native
+from envs.bots import by_row
 from envs.vector import Bot, Group, Tree
 
 Matrix = Sequence[Sequence[float]]
@@ -195,6 +196,7 @@ def _bots(names: Sequence[str], replies: np.ndarray | None) -> dict[str, Bot]:
 
 
 def _always(action: int) -> Bot:
+    @by_row
     def bot(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
         """obs "" [R, 2n + 1] -> action "" [R] int64."""
         return {"": np.full(len(obs[""]), action, np.int64)}
@@ -206,6 +208,7 @@ def _after_last(replies: np.ndarray) -> Bot:
     """The bot that plays replies [n] to the other's last action, and any action at first."""
     num_actions = len(replies)
 
+    @by_row
     def bot(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
         """obs "" [R, 2n + 1] -> action "" [R] int64."""
         last = obs[""][:, :num_actions]

@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Dict
 from numba import njit
 
 from envs import native
+from envs.bots import by_row
 from envs.random_bits import next_random, unit_float
 from envs.vector import Bot, Group, Tree
 
@@ -261,6 +262,7 @@ class Pong:
         """Numbers."""
 
 
+@by_row
 def track_vector(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     """Bot: keeps its paddle at the ball's height and returns it at a random slope.
 
@@ -270,6 +272,7 @@ def track_vector(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     return _track(vector[:, 1], vector[:, 4], rng)
 
 
+@by_row
 def track_image(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     """The same bot by sight: obs "" [R, 3, 16, 16] -> action "" [R, 2] float32."""
     light = obs[""].sum(axis=3, dtype=np.float64)  # [R, 3, rows]

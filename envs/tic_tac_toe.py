@@ -14,6 +14,7 @@ from gymnasium.spaces import Discrete, MultiBinary
 from numba import njit
 
 from envs import native
+from envs.bots import by_row
 from envs.vector import Bot, Group, Tree
 
 CELLS = 9
@@ -113,6 +114,7 @@ def best_cells() -> np.ndarray:
     return best
 
 
+@by_row
 def perfect(obs: Tree, mask: Tree, rng: np.random.Generator) -> Tree:
     """Bot: plays perfectly, drawing uniformly from the best cells.
 

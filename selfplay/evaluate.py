@@ -6,7 +6,7 @@ M matches, A seats. Players are numbered from 0, one for each team; 0 is the one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,10 @@ from selfplay.parts import Part
 from selfplay.rollout import Matches
 
 SLOTS = 512
-"""Matches played at once at most; the result depends on it, as players draw from one generator."""
+"""Matches played at once at most."""
+
+Watch = Callable[[Matches], None]
+"""Looks on after every tick."""
 
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal
 
@@ -50,35 +53,70 @@ def rotations(teams: Sequence[int], games: int) -> Lineups:
     return Lineups(tuple(map(str, range(num_teams))), table.astype(np.int32))
 
 
-def evaluate(
-    env: VectorEnv, parts: Sequence[Part], players: Sequence[Seated], *, games: int, seed: int
-) -> Evaluation:
-    """Play `games` matches on env's slots, each to its end: the first SLOTS at once, the rest as room comes.
+def match_seeds(seed: int, games: int) -> np.ndarray:
+    """[games] uint64, the seeds of an evaluation's matches; of fewer games they are the first ones."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed).spawn(2)[1]))
+    return rng.integers(0, 2**64, games, dtype=np.uint64)
 
-    The same players, games and seed give the same result.
+
+def play_lineups(
+    env: VectorEnv,
+    parts: Sequence[Part],
+    lineups: Lineups,
+    players: Mapping[str, Seated],
+    seeds: np.ndarray,
+    *,
+    watch: Watch | None = None,
+) -> MatchResults:
+    """Play each lineup to its end, on env's slots: as many at once as there are, the rest as room comes.
+
+    seeds [Q] uint64 of the matches. Results come in the order of the lineups. What a match is, actions
+    included, follows from its lineup and seed alone; not from the other matches, their order or the number
+    of slots, but for rounding: a network's forward may differ in the last bit between batches of different
+    sizes, which changes an action where a draw falls, or two likeliest actions lie, that close together.
     """
+    matches = Matches(env, parts, np.random.SeedSequence(0), cyclic=False)
+    matches.assign(lineups, players, seeds)
+    return matches.play_all(watch)
+
+
+def evaluate(
+    env: VectorEnv,
+    parts: Sequence[Part],
+    players: Sequence[Seated],
+    *,
+    games: int,
+    seed: int,
+    watch: Watch | None = None,
+) -> Evaluation:
+    """Play `games` matches; the same players, games and seed give the same result."""
     lineups = rotations(env.teams, games)
-    matches = Matches(env, parts, np.random.SeedSequence(seed), cyclic=False)
-    matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
-    return summary(matches.play_all(), env.teams, seed)
+    seated = dict(zip(lineups.players, players, strict=True))
+    results = play_lineups(env, parts, lineups, seated, match_seeds(seed, games), watch=watch)
+    return summary(results, env.teams, seed)
 
 
 def compare(
-    env: VectorEnv, parts: Sequence[Part], players: Sequence[Seated], *, games: int, seed: int
+    env: VectorEnv,
+    parts: Sequence[Part],
+    players: Sequence[Seated],
+    *,
+    games: int,
+    seed: int,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Two players in a game of one team: each plays the same `games` matches alone, the better return wins.
 
-    The same match is the same seed of the game's chance; returns are the mean over the seats.
+    The same match is the same seed, of the game's chance and the players' draws; returns are the mean over
+    the seats.
     """
     assert max(env.teams) == 0
     lineups = Lineups(("it",), np.zeros((games, len(env.teams)), np.int32))
-    returns = []
-    for player in players:
-        matches = Matches(env, parts, np.random.SeedSequence(seed), cyclic=False)
-        matches.assign(lineups, {"it": player})
-        results = matches.play_all()
-        returns.append(results.returns.mean(axis=1)[np.argsort(results.seed)])  # [M]
-    own, other = returns
+    seeds = match_seeds(seed, games)
+    own, other = (  # [M]
+        play_lineups(env, parts, lineups, {"it": player}, seeds, watch=watch).returns.mean(axis=1)
+        for player in players
+    )
     even = np.isclose(own, other)
     wins, draws = int((~even & (own > other)).sum()), int(even.sum())
     mean = (wins + draws / 2) / games

@@ -20,6 +20,7 @@ from policies.spaces import (
     previous_rows,
     previous_space,
 )
+from selfplay.draws import MatchDraws
 from selfplay.lanes import Lanes
 from selfplay.parts import Part
 from selfplay.players import Learning, Player
@@ -62,6 +63,7 @@ class PartPlay:
         self.is_first = np.ones(self.rows, bool)
         self.states: dict[tuple[int, int, int], np.ndarray] = {}  # shape (L, S, H) -> [L, S, R, H]
         self.game = np.repeat(np.arange(self.games), len(part.seats))  # [R]
+        self.seat = np.tile(part.seats, self.games)  # [R]
         self.attach(env)
         space = previous_space(self.group.action_space)
         self.previous: Tree = {
@@ -94,7 +96,7 @@ class PartPlay:
         lineup: np.ndarray,
         seated: Mapping[int, str],
         players: Mapping[str, Seated],
-        rng: np.random.Generator,
+        rng: np.random.Generator | MatchDraws,
         recorded: tuple[str, Lanes, int] | None,
     ) -> None:
         """One batched forward for every player present.
@@ -111,8 +113,9 @@ class PartPlay:
             stored = self.state_of(player)
             state = np.empty((*stored.shape[:2], len(rows), stored.shape[3]), np.float32)
             _gather(stored, rows, state)
+            draws = rng.rows(self.game[rows], self.seat[rows]) if isinstance(rng, MatchDraws) else rng
             start = time.perf_counter()
-            decision = player.act(obs, mask, is_first, state, rng)
+            decision = player.act(obs, mask, is_first, state, draws)
             self.seconds += time.perf_counter() - start
             _scatter(decision.state, rows, stored)
             for path, leaf in decision.action.items():

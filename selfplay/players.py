@@ -10,6 +10,7 @@ import torch
 
 from envs.vector import Bot, Tree
 from policies.policy import Output, Policy
+from selfplay.draws import Draws, ask_bot, uniform
 from selfplay.transfer import to_device, to_host
 from selfplay.weights import load_weights
 
@@ -31,10 +32,11 @@ class Player(Protocol):
     state_shape: tuple[int, int, int]
     extras: tuple[str, ...]  # leaves that it sees beside the game's observation (`selfplay.part_play`)
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
-        """obs leaves [R, ...], mask leaves [R, n], is_first [R], state [L, S, R, H] entering."""
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
+        """obs leaves [R, ...], mask leaves [R, n], is_first [R], state [L, S, R, H] entering.
+
+        Whoever draws does so by `selfplay.draws`, so that a row need not depend on those beside it.
+        """
         ...
 
 
@@ -66,11 +68,9 @@ class PolicyPlayer:
     def load(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         load_weights(self.policy, weights)
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
-        uniform = None if self.greedy else draw_uniform(self.policy, len(is_first), rng)
-        return self.decide(obs, mask, is_first, state, uniform)
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
+        drawn = None if self.greedy else draw_uniform(self.policy, len(is_first), rng)
+        return self.decide(obs, mask, is_first, state, drawn)
 
     @torch.inference_mode()
     def decide(
@@ -104,9 +104,9 @@ def extras(policy: Policy) -> tuple[str, ...]:
     return tuple(path for path in policy.inputs if path.startswith("@"))
 
 
-def draw_uniform(policy: Policy, rows: int, rng: np.random.Generator) -> np.ndarray:
+def draw_uniform(policy: Policy, rows: int, rng: Draws) -> np.ndarray:
     """[R, U] in [0, 1), what so many decisions of this policy are drawn with."""
-    return rng.random((rows, policy.head.num_uniforms), dtype=np.float32)
+    return uniform(rng, rows, policy.head.num_uniforms)
 
 
 class BotPlayer:
@@ -118,7 +118,5 @@ class BotPlayer:
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
-        return Decision(self.bot(obs, mask, rng), None, None, state)
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
+        return Decision(ask_bot(self.bot, obs, mask, len(is_first), rng), None, None, state)

@@ -14,6 +14,7 @@ import numpy as np
 from envs.failures import RAISED
 from envs.vector import GameError, Tree, VectorEnv
 from policies.spaces import PREVIOUS_ACTION, PREVIOUS_REWARD, leaves
+from selfplay.draws import MatchDraws
 from selfplay.fragments import Fragment, concatenate
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups, MatchResults
@@ -29,7 +30,11 @@ Batch = tuple[Fragment | None, ...]
 
 
 class Matches:
-    """Plays lineups on a vector game, pinned from the start of a match to its end."""
+    """Plays lineups on a vector game, pinned from the start of a match to its end.
+
+    Unless cyclic, what a match's players draw depends on nothing but its seed (`selfplay.draws`), so that a
+    match comes out the same whatever is played beside it.
+    """
 
     def __init__(
         self,
@@ -56,11 +61,13 @@ class Matches:
         self.match_rng = np.random.Generator(np.random.PCG64(match_seed))
         games, seats = env.to_act.shape
         self.lineup = np.full((games, seats), -1, np.int32)
+        self.row = np.full(games, -1, np.int64)  # of the table
         self.match_seed = np.zeros(games, np.uint64)
         self.returns = np.zeros((games, seats), np.float32)
         self.length = np.zeros(games, np.int32)
         self.table = np.zeros((0, seats), np.int32)
         self.next_lineup = 0
+        self.seeds: np.ndarray | None = None  # [Q] of the table's matches; None: drawn
         self.actions = tuple(_empty_actions(env, k) for k in range(len(env.groups)))
         self.parts = [
             PartPlay(env, part, number, self.actions[part.group]) for number, part in enumerate(parts)
@@ -71,11 +78,16 @@ class Matches:
         self.failures = 0  # times that it did
         self.cause = ""  # of the last one
 
-    def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
+    def assign(
+        self, lineups: Lineups, players: Mapping[str, Seated], seeds: np.ndarray | None = None
+    ) -> None:
         """The lineups that matches take from now on; matches under way keep theirs.
 
         `players` brings those not known yet. Whoever neither sits in a match nor can be drawn is let go.
+        seeds [Q] uint64 of the matches; without them each row draws one, in the order of the table.
         """
+        assert seeds is None or (not self.cyclic and seeds.shape == (len(lineups.table),))
+        self.seeds = seeds
         next_id = max(self.ids.values(), default=-1) + 1
         for name in lineups.players:
             if name not in self.ids:
@@ -110,12 +122,13 @@ class Matches:
         if self.env.over.any():
             self._open()
         acting = self.env.to_act.sum(axis=1, dtype=np.int32)
+        rng = self.rng if self.cyclic else MatchDraws(self.match_seed, self.length)
         self.length += acting
         self.decisions += int(acting.sum())
         seated = {k: name for name, k in self.ids.items()}
         for play in self.parts:
             recorded = None if lanes is None else (MAIN, lanes[play.number], version)
-            play.act(self.env.to_act, self.lineup, seated, self.players, self.rng, recorded)
+            play.act(self.env.to_act, self.lineup, seated, self.players, rng, recorded)
         self._guarded(self.env.step, self.actions)
         self.returns += self.env.reward
         for play in self.parts:
@@ -137,8 +150,12 @@ class Matches:
         self.next_lineup += len(games)
         if self.cyclic:
             self.next_lineup %= len(self.table)
-        self.lineup[games] = self.table[order]
-        self.match_seed[games] = self.match_rng.integers(0, 2**64, len(games), dtype=np.uint64)
+        self.lineup[games], self.row[games] = self.table[order], order
+        self.match_seed[games] = (
+            self.match_rng.integers(0, 2**64, len(games), dtype=np.uint64)
+            if self.seeds is None
+            else self.seeds[order]
+        )
         self.returns[games] = 0.0
         self.length[games] = 0
         for play in self.parts:
@@ -150,7 +167,9 @@ class Matches:
         self._drop_failed(lanes)
         games = np.flatnonzero(self.env.over & (self.lineup[:, 0] >= 0))
         self.finished.append(
-            tuple(x[games].copy() for x in (self.lineup, self.returns, self.length, self.match_seed))
+            tuple(
+                x[games].copy() for x in (self.lineup, self.returns, self.length, self.match_seed, self.row)
+            )
         )
         self.lineup[games] = -1
 
@@ -202,24 +221,33 @@ class Matches:
         """Whether no match is under way."""
         return bool((self.lineup[:, 0] < 0).all())
 
-    def play_all(self) -> MatchResults:
-        """Play every lineup once, and give the results."""
+    def play_all(self, watch: Callable[[Matches], None] | None = None) -> MatchResults:
+        """Play every lineup once, and give the results in the order of the lineups.
+
+        watch: is called after every tick.
+        """
         assert not self.cyclic
         self.tick()
         while not self.idle or self.next_lineup < len(self.table):
+            if watch is not None:
+                watch(self)
             self.tick()
         return self.results()
 
     def results(self) -> MatchResults:
-        """Matches that ended since the last call."""
-        empty = (self.lineup[:0], self.returns[:0], self.length[:0], self.match_seed[:0])
+        """Matches that ended since the last call; unless cyclic, in the order of their lineups."""
+        empty = (self.lineup[:0], self.returns[:0], self.length[:0], self.match_seed[:0], self.row[:0])
         columns = [np.concatenate(parts) for parts in zip(empty, *self.finished, strict=True)]
         self.finished = []
-        lineup, returns, length, seed = columns
+        if not self.cyclic:
+            order = np.argsort(columns[-1], kind="stable")
+            columns = [column[order] for column in columns]
+        lineup, returns, length, seed, row = columns
         used, index = np.unique(lineup, return_inverse=True)
         seated = {k: name for name, k in self.ids.items()}
         names = tuple(seated[k] for k in used)
-        return MatchResults(names, index.reshape(lineup.shape).astype(np.int32), returns, length, seed)
+        index = index.reshape(lineup.shape).astype(np.int32)
+        return MatchResults(names, index, returns, length, seed, None if self.cyclic else row)
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
         """Everything that the next tick depends on, but for the players themselves."""

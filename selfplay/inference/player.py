@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.vector import Tree
 from policies.policy import Policy
+from selfplay.draws import Draws
 from selfplay.inference.channel import Channel, Kind, under
 from selfplay.players import Decision, draw_uniform, extras
 
@@ -34,9 +35,7 @@ class RemotePlayer:
         self._held = held
         self._release = weakref.finalize(self, self.channel.let_go, held)
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
         inputs = _named(obs, is_first, state) | {f"mask:{path}": leaf for path, leaf in mask.items()}
         inputs["uniform"] = draw_uniform(self.policy, len(is_first), rng)
         found = self._ask(Kind.DRAW, inputs, self.channel.outputs)

@@ -304,7 +304,7 @@ def test_arguments_for_training_only_are_left_out(tmp_path, capsys):
         (["ramdom", "random"], ["nearest: random"]),
         (
             ["{run}:main-003", "random"],
-            ["no player 'main-003'", "nearest: main-000003", "it has main, random"],
+            ["no player 'main-003'", "nearest: main-000003", "it has ", "random"],
         ),
         (["{run}", "bot:one_plie"], ["no bot 'bot:one_plie'", "bot:one_ply"]),
         (["{run}", "random", "--env", "chess"], ["--env chess", "plays connect_four"]),
