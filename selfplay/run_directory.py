@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.errors import UserError
@@ -107,6 +109,10 @@ class RunDirectory:
             if value is not None:
                 board.add_scalar(name, value, global_step=row["agent_steps"])
 
+    def picture(self, name: str, pixels: np.ndarray, agent_steps: int) -> None:
+        """Show an image [H, W, 3] uint8 in TensorBoard."""
+        self._open_board().add_image(name, pixels, global_step=agent_steps, dataformats="HWC")
+
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Rows of metrics.jsonl in order; a last line that a crash tore is left out."""
         path = self.path / METRICS
@@ -141,7 +147,24 @@ class RunDirectory:
             self._board = SummaryWriter(str(self.path), purge_step=self._purge_step)
             text = configuration.dump(self.config).replace("\n", "\n    ")
             self._board.add_text("config", "    " + text, global_step=self._purge_step or 0)
+            _add_hyperparameters(self._board, self.config)
         return self._board
+
+
+def _add_hyperparameters(board: SummaryWriter, config: Config) -> None:
+    """Every key, for TensorBoard's table of runs; the writer's own way would make a folder of its own."""
+    from torch.utils.tensorboard.summary import hparams
+
+    table = config.model_dump()
+    flat = {
+        f"{section}.{key}": value if isinstance(value, bool | int | float | str) else str(value)
+        for section, keys in table.items()
+        if isinstance(keys, dict)
+        for key, value in keys.items()
+    } | {key: value for key, value in table.items() if not isinstance(value, dict)}
+    assert board.file_writer is not None
+    for summary in hparams(flat, {"league/rating": 0.0, "league/win_rate_pool": 0.0}):
+        board.file_writer.add_summary(summary)
 
 
 def default_path(name: str) -> Path:

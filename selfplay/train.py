@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from envs.vector import GameError
 from selfplay import checkpoint, engine
@@ -19,7 +20,9 @@ from selfplay import config as configuration
 from selfplay.config import Config, PolicyConfig, StopConfig, check_lanes, resolve_num_workers
 from selfplay.engine import Arrays, Learned
 from selfplay.errors import CheckpointError, UserError
+from selfplay.health import Health
 from selfplay.league.league import League
+from selfplay.league.payoff_image import payoff_image
 from selfplay.matches import LIVE, MAIN
 from selfplay.members import Member, Times, slot_config, take_turn
 from selfplay.overlap import Overlap
@@ -64,6 +67,8 @@ class Training:
             winners=env.zero_sum if config.league.winners == "auto" else config.league.winners == "on",
             network=configuration.dump(config.model_copy(update={"stop": StopConfig()})),
         )
+        choices = all(isinstance(group.action_space, Discrete) for group in env.groups)
+        self._health = Health(discrete=choices)
         self._live: dict[str, Weights] = {}  # of the main learner, as exploiters meet it
         view.message("starting: some seconds, more the first time")
         configs = {slot.name: slot_config(config, k, 1) for k, slot in enumerate(self.league.slots)}
@@ -203,6 +208,8 @@ class Training:
         self.league.set_state(meta["league"], self.iteration)
         self.overlap.set_state(meta["overlap"])
         self.run.truncate(self.iteration)
+        for row in self.run.metrics():
+            self._health.note(row)
         if not self._set_engines(arrays, meta["engines"]):
             self.view.message(
                 "matches under way begin anew: the game cannot give its state, or the workers changed"
@@ -337,10 +344,24 @@ class Training:
             metrics["match/length"] = float(lengths.mean())
             metrics["match/finished"] = len(lengths)
             metrics["match/return"] = float(np.concatenate(list(map(_main_returns, collected))).mean())
+        self._health.note(metrics)
+        if self._snapshot_due(self.iteration):
+            metrics["league/findings"] = self._look_after()
         self.run.append(metrics)
         self.view.update(metrics)
         if found := self.overlap.observe(steps, times["sample"] + times["learn"]):
             self.view.message(found)
+
+    def _look_after(self) -> int:
+        """Show the payoffs, and say what is newly wrong; gives how much is wrong."""
+        names = [player.name for player in self.league.players() if player.kind != "learning"]
+        if len(names) > 1:
+            pixels = payoff_image(self.league.payoffs(names), names)
+            self.run.picture("league/payoffs", pixels, self.agent_steps)
+        number, new = self._health.look(self.league)
+        for finding in new:
+            self.view.message(f"iteration {self.iteration}: {finding.text}")
+        return number
 
     def _tell_of_failures(self, collected: Sequence[Collected], dropped: int) -> None:
         """Say why matches were dropped; too often, and it is the end. Each worker counts its own too."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from selfplay.league import lineups, opponents, quality, ratings, roles
+from selfplay.league.diagnosis import weight_distance
 from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
 from selfplay.league.opponents import Choice, MatchmakerConfig
@@ -288,6 +289,26 @@ class League:
     def payoffs(self, names: Sequence[str] | None = None) -> Payoffs:
         """How these players, or all, fared against each other."""
         return self._table.payoffs({name: self._ids[name] for name in names or self._ids})
+
+    def main_against_past(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The pool's names, and the main learner's counts [N, 3] against each: before, and lately.
+
+        Lately is since the last snapshot but one; before is all that was earlier.
+        """
+        names = self._pool.names
+        mains = [player.iteration for player in self._pool.members if player.role == "main"]
+        recent = self._store.counts_since(mains[-2] if len(mains) > 1 else -1, self._ids[MAIN])
+        late = np.array([recent.get(self._ids[name], (0, 0, 0)) for name in names], np.int64).reshape(-1, 3)
+        return names, self._table.counts(self._ids[MAIN], [self._ids[name] for name in names]) - late, late
+
+    def distances_to_parents(self) -> list[tuple[str, str, float]]:
+        """(snapshot, parent, how far apart their weights are) of the newest snapshot of each learner."""
+        newest = [self._players[name] for name in self._parent.values() if name]
+        return [
+            (each.name, each.parent, weight_distance(self.weights(each.name), self.weights(each.parent)))
+            for each in newest
+            if each.parent
+        ]
 
     # Results
 

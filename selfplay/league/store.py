@@ -169,6 +169,16 @@ class Store:
             found.setdefault(iteration, []).append(Meeting(*meeting))
         return found
 
+    def counts_since(self, iteration: int, player: int) -> dict[int, tuple[int, int, int]]:
+        """Wins, draws, losses of a player after an iteration, by the opponent's number."""
+        with self._named_errors():
+            rows = self._db.execute(
+                "SELECT opponent, sum(wins), sum(draws), sum(losses) FROM meetings"
+                " WHERE iteration > ? AND player = ? GROUP BY opponent",
+                (iteration, player),
+            ).fetchall()
+        return {opponent: (wins, draws, losses) for opponent, wins, draws, losses in rows}
+
     def cells(self) -> list[Cell]:
         """The payoffs as they are stored."""
         with self._named_errors():
