@@ -1,0 +1,188 @@
+"""From a run directory to what its report shows."""
+
+from __future__ import annotations
+
+import bisect
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfplay import config as configuration
+from selfplay import recording
+from selfplay.errors import UserError
+from selfplay.league.payoffs import Meeting, Payoffs
+from selfplay.league.ratings import Rating
+from selfplay.league.store import Player, Store
+from selfplay.matches import MAIN
+from selfplay.report import checks, curves, league_table
+from selfplay.report.curves import Rows
+from selfplay.report.data import Fact, Finding, Replay, ReportData
+from selfplay.run_directory import METRICS, RunDirectory
+
+MOST_REPLAYS = 20
+REPLAY_BYTES = 1 << 20
+"""Of all replays together: a page of some megabytes opens at once, and can be sent."""
+PACKAGES = ("selfplay", "torch", "ray", "numpy", "gymnasium", "numba")
+
+
+@dataclass(frozen=True, slots=True)
+class League:
+    """What the league's database says."""
+
+    players: list[Player]
+    ids: dict[str, int]
+    history: list[tuple[int, str, Rating]]
+    payoffs: Payoffs
+    meetings: dict[int, list[Meeting]]  # by iteration
+
+
+def read(path: Path | str) -> ReportData:
+    """The report of the run in `path`; raises UserError where it cannot be read."""
+    run = RunDirectory.open(path)
+    rows = list(run.metrics())
+    if not rows:
+        raise UserError(f"{run.path / METRICS} holds no metrics yet: the first iteration writes some")
+    league = _league(run)
+    players = league_table.shown(league.players)
+    names = [player.name for player in players]
+    strength = league_table.strengths(league.players, league.payoffs)
+    last = rows[-1]["iteration"]
+    recent_from = last - max(last // 10, 1)
+    recent = [m for iteration, met in league.meetings.items() if iteration > recent_from for m in met]
+    replays, unreadable = _replays(run.replays)
+    groups = curves.bins(rows)
+    return ReportData(
+        title=run.config.env.id,
+        facts=_facts(run, rows, league),
+        findings=(*checks.training(rows), *unreadable),
+        checked=checks.CHECKED,
+        agent_steps=tuple(group[-1]["agent_steps"] for group in groups),
+        iterations=tuple(group[-1]["iteration"] for group in groups),
+        panels=curves.panels(rows),
+        players=league_table.rows(players, league.history, strength),
+        num_left_out=len(league.players) - len(players),
+        ratings=league_table.points(players, league.history, _steps_at(rows)),
+        encounters=league_table.encounters(league.payoffs, recent, league.ids, players),
+        recent_from=recent_from,
+        payoffs=league_table.cells(league.payoffs, names),
+        replays=replays,
+        config=configuration.dump(run.config),
+        versions=versions(),
+    )
+
+
+def _league(run: RunDirectory) -> League:
+    with Store(run.league, readonly=True) as store:
+        return League(store.players(), store.ids(), store.rating_history(), store.payoffs(), store.meetings())
+
+
+def _steps_at(rows: Rows) -> Callable[[int], int]:
+    """Agent steps at the end of an iteration; of one without a row, at the end of the last before."""
+    iterations = [row["iteration"] for row in rows]
+
+    def steps(iteration: int) -> int:
+        place = bisect.bisect_right(iterations, iteration)
+        return int(rows[place - 1]["agent_steps"]) if place else 0
+
+    return steps
+
+
+def _facts(run: RunDirectory, rows: Rows, league: League) -> tuple[Fact, ...]:
+    last = rows[-1]
+    num_past = sum(player.kind == "snapshot" for player in league.players)
+    return (
+        Fact("Run", run.path.resolve().name, str(run.path.resolve())),
+        _strength(rows, league),
+        *_scores(rows),
+        Fact("Decisions learned from", f"{last['agent_steps']:,}"),
+        Fact("Iterations", f"{last['iteration']:,}"),
+        Fact("Time", duration(last["seconds"]), "training, without pauses between resumptions"),
+        Fact("Players", f"{len(league.players):,}", f"{num_past:,} past selves"),
+    )
+
+
+def _strength(rows: Rows, league: League) -> Fact:
+    """The main learner's rating, with its interval; without one, what it earns."""
+    rated = {name for _, name, _ in league.history}
+    ratings = [p.rating for p in league.players if p.name == MAIN and p.name in rated]
+    if not ratings:
+        earned = curves.mean(rows[-max(len(rows) // 10, 1) :], "match/return")
+        value = "unknown" if earned is None else f"{earned:.4g}"
+        return Fact("Mean return", value, "a match and learning seat, in the last tenth of the run")
+    own = league_table.interval(ratings[0])
+    assert own.low is not None
+    assert own.high is not None
+    note = f"95% {own.low:.1f} to {own.high:.1f}; points above random, 8.3 points are 80% wins"
+    return Fact("Strength", f"{own.mu:.1f} ± {own.high - own.mu:.1f}", note)
+
+
+def _scores(rows: Rows) -> tuple[Fact, ...]:
+    """The newest score, or return where the game has no winners, against each anchor."""
+    newest = {name: value for row in rows for name, value in row.items() if value is not None}
+    returns = {n.removeprefix(curves.RETURN): v for n, v in newest.items() if n.startswith(curves.RETURN)}
+    scores = {n.removeprefix(curves.ANCHOR): v for n, v in newest.items() if n.startswith(curves.ANCHOR)}
+    if returns:
+        return tuple(Fact(f"Return against {name}", f"{value:.4g}") for name, value in returns.items())
+    return tuple(Fact(f"Score against {name}", f"{value:.1%}") for name, value in scores.items())
+
+
+def duration(seconds: float) -> str:
+    """4000 -> "1 h 06 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _replays(folder: Path) -> tuple[tuple[Replay, ...], tuple[Finding, ...]]:
+    """The newest matches on record that fit the page, and a finding for each that cannot be read."""
+    files = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    found: list[Replay] = []
+    unreadable: list[Finding] = []
+    left = REPLAY_BYTES
+    for path in files:
+        size = path.stat().st_size
+        if len(found) == MOST_REPLAYS or size > left:
+            continue
+        try:
+            found.append(Replay(path.stem, recording.load(path), ()))
+            left -= size
+        except UserError as error:
+            unreadable.append(Finding("A replay cannot be read", str(error)))
+    return tuple(found), tuple(unreadable)
+
+
+def versions() -> tuple[Fact, ...]:
+    """What the report was written with."""
+    installed = {name: _version(name) for name in PACKAGES}
+    commit = _commit()
+    return (
+        Fact("python", platform.python_version()),
+        *(Fact(name, version) for name, version in installed.items() if version is not None),
+        *([Fact("git commit", commit)] if commit else []),
+        Fact("platform", platform.platform(terse=True)),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, where this package lies in one."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command: Sequence[str] = ("git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a checkout on a disk that does not answer
+        return None
+    return done.stdout.strip() or None
