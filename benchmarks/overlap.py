@@ -20,7 +20,7 @@ from selfplay import config as configuration
 from selfplay.config import StopConfig
 from selfplay.options import ConfigParser
 from selfplay.run_directory import RunDirectory
-from selfplay.train import Training
+from selfplay.training import Training
 
 
 class Measured(NamedTuple):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from selfplay.engine import Engine
     from selfplay.floor import Floor
-    from selfplay.train import Training
+    from selfplay.training import Training
     from selfplay.worker import Collected
 
 WARM_UP_ITERATIONS = 3
@@ -124,7 +124,7 @@ def bench(config: Config, seconds: float) -> Report:
 def measure(config: Config, seconds: float) -> Measured:
     """Train for about so many seconds after a warm-up; whole iterations, at least one."""
     from selfplay.run_directory import RunDirectory
-    from selfplay.train import Training
+    from selfplay.training import Training
 
     watch = _Watch()
     with tempfile.TemporaryDirectory(prefix="selfplay-bench-") as folder, contextlib.ExitStack() as stack:

@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -27,6 +25,24 @@ from pydantic import (
 
 from selfplay.config_problems import NONE, allowed, divisors, explain, listed, nearest, shown
 from selfplay.errors import ConfigError
+from selfplay.league_config import LeagueConfig
+from selfplay.sections import (
+    Count,
+    NonNegative,
+    OptionalCount,
+    OptionalPositive,
+    Positive,
+    Section,
+    Unit,
+    integral,
+    none,
+)
+
+__all__ = [
+    "CONFIGS", "CheckpointConfig", "Config", "EnvConfig", "LeagueConfig", "PPOConfig", "PolicyConfig",
+    "RolloutConfig", "StopConfig", "bundled_names", "check_lanes", "dump", "find", "leaves", "load",
+    "num_cores", "read", "resolve", "resolve_num_workers",
+]  # fmt: skip
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 AUTO = "auto"
@@ -34,29 +50,7 @@ PYTHON_GAMES = ("pettingzoo", "openspiel", "gymnasium", "rllib")
 """Sources of games that are Python objects, one for each match."""
 
 
-def _integral(value: Any) -> Any:
-    """6e6 is the integer 6000000; everything else is left to be judged."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _none(value: Any) -> Any:
-    return None if value == NONE else value
-
-
-Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
-NonNegativeCount = Annotated[int, Field(ge=0), BeforeValidator(_integral)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-OptionalCount = Annotated[Count | None, BeforeValidator(_none)]
-OptionalPositive = Annotated[Positive | None, BeforeValidator(_none)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class EnvConfig(_Section):
+class EnvConfig(Section):
     """The game."""
 
     id: Annotated[str, Field(min_length=1)] = Field(
@@ -75,13 +69,13 @@ class EnvConfig(_Section):
                 raise ValueError(f"env.{info.field_name}.{name}={value} is not allowed; it must be finite")
         return kwargs
 
-    max_failures: Annotated[int, Field(ge=0), BeforeValidator(_integral)] = Field(
+    max_failures: Annotated[int, Field(ge=0), BeforeValidator(integral)] = Field(
         default=100,
         description="times that the game's own code may raise (its matches are dropped) before the run ends",
     )
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(Section):
     """The network."""
 
     per: Literal["group", "role", "team", "seat"] = Field(
@@ -151,10 +145,10 @@ def _check_part(name: str, keys: dict[str, Any]) -> None:
             ) from error
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How matches are played."""
 
-    num_workers: Annotated[int, Field(ge=0), BeforeValidator(_integral)] | Literal["auto"] = Field(
+    num_workers: Annotated[int, Field(ge=0), BeforeValidator(integral)] | Literal["auto"] = Field(
         default="auto",
         description="processes that play; 0: in the driver's process; auto: the most that this "
         "machine has cores for and that divide num_games",
@@ -168,7 +162,7 @@ class RolloutConfig(_Section):
         default=16, description="decisions of a lane in one batch, and the LSTM's backpropagation length"
     )
 
-    staleness: Annotated[int, Field(ge=0, le=1), BeforeValidator(_integral)] | Literal["auto"] = Field(
+    staleness: Annotated[int, Field(ge=0, le=1), BeforeValidator(integral)] | Literal["auto"] = Field(
         default="auto",
         description="versions that the weights that play may be behind: 0: play and learning take turns; "
         "1: the next batch is played during learning; auto: whichever a trial in the run finds faster, in "
@@ -197,7 +191,7 @@ class RolloutConfig(_Section):
         return self
 
 
-class PPOConfig(_Section):
+class PPOConfig(Section):
     """How the policy learns."""
 
     gamma: Unit = Field(default=0.99, description="discount per decision")
@@ -205,7 +199,7 @@ class PPOConfig(_Section):
     clip: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.2, description="PPO clips the probability ratio to 1 ± this"
     )
-    dual_clip: Annotated[Annotated[float, Field(gt=1)] | None, BeforeValidator(_none)] = Field(
+    dual_clip: Annotated[Annotated[float, Field(gt=1)] | None, BeforeValidator(none)] = Field(
         default=3.0, description="bound of the ratio where the advantage is negative; none: off"
     )
     epochs: Count = Field(default=1, description="passes over each batch")
@@ -245,98 +239,7 @@ class PPOConfig(_Section):
     autocast: bool = Field(default=False, description="learn in bfloat16; cuda only")
 
 
-class LeagueConfig(_Section):
-    """Whom the policy plays."""
-
-    self_play: Unit = Field(
-        default=0.8, description="share of matches against the current self; alphastar has a share of its own"
-    )
-    matchmaker: Literal[
-        "quality", "latest", "uniform", "pfsp_hard", "pfsp_variance", "nash", "alphastar", "mix"
-    ] = Field(
-        default="quality",
-        description="which past selves are met: those that were hard to beat (quality, OpenAI Five), the "
-        "newest, any of a window, by their present win rate (pfsp), by a Nash equilibrium of all, as "
-        "AlphaStar's main agents, or as league.mix says",
-    )
-    mix: dict[str, Any] = Field(
-        default={}, description="matchmaker -> its weight, where league.matchmaker is mix"
-    )
-    window: Unit = Field(
-        default=0.0, description="uniform: past selves that joined before this share of them are not met"
-    )
-    pfsp_power: Positive = Field(
-        default=1.0, description="pfsp_hard: exponent p of (1 - win rate)^p; higher: the hardest more often"
-    )
-    opponents: Count = Field(
-        default=2, description="different past selves drawn for each worker and iteration"
-    )
-    snapshot_iterations: Count = Field(default=20, description="iterations between snapshots of the policy")
-    pool_size: Count = Field(
-        default=500,
-        description="past selves that may be met; beyond it the one that is beaten most surely leaves, and "
-        "stays in the league's files",
-    )
-    quality_lr: Positive = Field(
-        default=0.01, description="step of the opponents' quality scores (OpenAI Five)"
-    )
-    payoff_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.99, description="weight of a match in the present win rate, with each later one of the pair"
-    )
-    winners: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="whether the better return wins a match: off: only mean returns are kept, nobody is "
-        "rated; auto: on in zero-sum games",
-    )
-    rating_games: Count = Field(default=64, description="matches of a snapshot against each anchor")
-    anchors: list[str] = Field(
-        default=[],
-        description='fixed opponents that ratings are measured against, such as "bot:one_ply"; '
-        "random always belongs",
-    )
-    main_exploiters: NonNegativeCount = Field(
-        default=0,
-        description="learners beside the main one that are after its present weaknesses (AlphaStar)",
-    )
-    league_exploiters: NonNegativeCount = Field(
-        default=0, description="learners beside the main one that are after weaknesses of all past selves"
-    )
-    exploiter_iterations: Count = Field(
-        default=200, description="iterations after which an exploiter is frozen, and may begin anew"
-    )
-    exploiter_win_rate: Unit = Field(
-        default=0.7, description="an exploiter that wins more is frozen after half of exploiter_iterations"
-    )
-    exploiter_reset: Unit = Field(
-        default=0.25,
-        description="probability that a frozen league exploiter begins anew; main ones always do",
-    )
-    evaluators: NonNegativeCount = Field(
-        default=0,
-        description="rollouts set aside for matches of frozen players whose payoff is known least; nobody "
-        "learns from them",
-    )
-    evaluation_games: Count = Field(default=64, description="matches of each evaluator in an iteration")
-
-    @model_validator(mode="after")
-    def _mix_is_of_matchmakers(self) -> LeagueConfig:
-        known = ("quality", "latest", "uniform", "pfsp_hard", "pfsp_variance", "nash")
-        for name, weight in self.mix.items():
-            if name not in known:
-                raise ValueError(
-                    f"league.mix: no matchmaker {name}{nearest(name, known)}; it may have {', '.join(known)}"
-                )
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-                raise ValueError(f"league.mix.{name}={shown(weight)} is not allowed; it must be a number > 0")
-        if (self.matchmaker == "mix") != bool(self.mix):
-            raise ValueError(
-                f'league.matchmaker="{self.matchmaker}", but league.mix={shown(self.mix)}: give weights, '
-                "as in --league.mix.quality 0.5 --league.mix.uniform 0.5, with the matchmaker mix only"
-            )
-        return self
-
-
-class StopConfig(_Section):
+class StopConfig(Section):
     """When the run ends: at whichever comes first; without any it runs until it is stopped."""
 
     agent_steps: OptionalCount = Field(default=None, description="end after this many agent steps")
@@ -344,7 +247,7 @@ class StopConfig(_Section):
     iterations: OptionalCount = Field(default=None, description="end after this many iterations")
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """When the run is saved; also at its end."""
 
     seconds: OptionalPositive = Field(default=60.0, description="save every so many seconds; none: off")
@@ -352,7 +255,7 @@ class CheckpointConfig(_Section):
     keep: Count = Field(default=3, description="newest checkpoints that are kept")
 
 
-class Config(_Section):
+class Config(Section):
     """One run."""
 
     env: EnvConfig
@@ -362,7 +265,7 @@ class Config(_Section):
     league: LeagueConfig = LeagueConfig()
     stop: StopConfig = StopConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    seed: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_integral)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(integral)] = Field(
         default=0, description="seed of every draw of the run"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -464,7 +367,7 @@ def leaves() -> Iterator[tuple[str, str, Any, str]]:
     definitions = Config.model_json_schema()["$defs"]
     for name, field in Config.model_fields.items():
         model = field.annotation
-        if not (isinstance(model, type) and issubclass(model, _Section)):
+        if not (isinstance(model, type) and issubclass(model, Section)):
             schema = Config.model_json_schema()["properties"][name]
             yield name, field.description or "", field.default, allowed(schema)
             continue
@@ -511,7 +414,7 @@ def _merge(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def _writable(annotation: Any, value: Any) -> Any:
-    if not (isinstance(annotation, type) and issubclass(annotation, _Section)):
+    if not (isinstance(annotation, type) and issubclass(annotation, Section)):
         return value
     fields = annotation.model_fields
     return {

@@ -162,9 +162,9 @@ def _add_hyperparameters(board: SummaryWriter, config: Config) -> None:
         if isinstance(keys, dict)
         for key, value in keys.items()
     } | {key: value for key, value in table.items() if not isinstance(value, dict)}
-    assert board.file_writer is not None
+    file = board._get_file_writer()
     for summary in hparams(flat, {"league/rating": 0.0, "league/win_rate_pool": 0.0}):
-        board.file_writer.add_summary(summary)
+        file.add_summary(summary)
 
 
 def default_path(name: str) -> Path:

@@ -22,7 +22,7 @@ from selfplay import config as configuration
 from selfplay.config import Config, StopConfig, num_cores
 from selfplay.engine.cluster import RayEngine
 from selfplay.run_directory import RunDirectory
-from selfplay.train import Training
+from selfplay.training import Training
 from selfplay.worker import Collected
 
 MACHINE_CORES = 64

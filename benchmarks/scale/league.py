@@ -15,7 +15,7 @@ import numpy as np
 from selfplay.config import LeagueConfig
 from selfplay.league import League
 from selfplay.matches import Lineups, MatchResults
-from selfplay.train import LINEUPS_PER_GAME
+from selfplay.training import LINEUPS_PER_GAME
 
 TEAMS = (0, 1)
 GAMES = 512

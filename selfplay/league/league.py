@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,15 @@ from selfplay.league import lineups, opponents, quality, ratings, roles
 from selfplay.league.diagnosis import weight_distance
 from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
-from selfplay.league.opponents import Choice, MatchmakerConfig
+from selfplay.league.opponents import Choice
 from selfplay.league.outcomes import Outcomes, duels, outcomes
 from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings
 from selfplay.league.pool import Pool, leaver
 from selfplay.league.ratings import RANDOM, Rating
-from selfplay.league.roles import Role, RoleConfig, Slot
+from selfplay.league.roles import Role, Slot
 from selfplay.league.store import Kind, Player, Store
 from selfplay.league.thin_cells import thinnest, uncertainty
+from selfplay.league_config import LeagueConfig
 from selfplay.matches import LIVE, MAIN, Lineups, MatchResults
 
 RANDOM_PLAYER = "random"
@@ -33,23 +34,6 @@ RANDOM_PLAYER = "random"
 
 CALIBRATION_GAMES = 2000
 """Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
-
-
-class LeagueConfig(MatchmakerConfig, RoleConfig, Protocol):
-    """The settings that the league reads."""
-
-    @property
-    def opponents(self) -> int: ...  # past selves drawn for each rollout and iteration
-    @property
-    def quality_lr(self) -> float: ...
-    @property
-    def payoff_decay(self) -> float: ...
-    @property
-    def pool_size(self) -> int: ...
-    @property
-    def rating_games(self) -> int: ...  # matches of a rated player against each anchor
-    @property
-    def anchors(self) -> Sequence[str]: ...  # bots; random always belongs
 
 
 class League:
@@ -531,5 +515,7 @@ def _together(met: Sequence[Meeting]) -> list[Meeting]:
     for each in met:
         key = each[:3]
         before = found.get(key)
-        found[key] = each if before is None else Meeting(*key, *(x + y for x, y in zip(before[3:], each[3:])))
+        if before is not None:
+            each = Meeting._make([*key, *(x + y for x, y in zip(before[3:], each[3:]))])
+        found[key] = each
     return [found[key] for key in sorted(found)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,21 +10,7 @@ from selfplay.league import matchmaking
 from selfplay.league.matchmaking import Field
 from selfplay.league.pool import Pool
 from selfplay.league.roles import Role
-
-
-class MatchmakerConfig(Protocol):
-    """The settings that say who is met."""
-
-    @property
-    def self_play(self) -> float: ...
-    @property
-    def matchmaker(self) -> str: ...
-    @property
-    def mix(self) -> dict[str, float]: ...
-    @property
-    def window(self) -> float: ...
-    @property
-    def pfsp_power(self) -> float: ...
+from selfplay.league_config import LeagueConfig
 
 
 class Scores(NamedTuple):
@@ -43,12 +29,12 @@ class Choice(NamedTuple):
     probability: np.ndarray  # [N] of each past self, in the rest
 
 
-def uses_nash(config: MatchmakerConfig) -> bool:
+def uses_nash(config: LeagueConfig) -> bool:
     """Whether somebody has to know how past selves fare against each other."""
     return config.matchmaker == "nash" or "nash" in config.mix
 
 
-def choose(config: MatchmakerConfig, role: Role, scores: Scores, pool: Pool) -> Choice:
+def choose(config: LeagueConfig, role: Role, scores: Scores, pool: Pool) -> Choice:
     """The shares and probabilities of a role.
 
     Exploiters as in AlphaStar, whatever the main learner's matchmaker is.

@@ -81,7 +81,8 @@ def meetings(outcomes: Outcomes, teams: tuple[int, ...]) -> list[Meeting]:
             for key in ((p, q, team) for p in of_team[team] for q in of_team[other] if p != q):
                 found[key] = [x + y for x, y in zip(found.get(key, [0] * 5), numbers)]
     return [
-        Meeting(*key, *map(int, numbers[:4]), float(numbers[4])) for key, numbers in sorted(found.items())
+        Meeting._make([*key, *map(int, numbers[:4]), float(numbers[4])])
+        for key, numbers in sorted(found.items())
     ]
 
 
@@ -142,13 +143,9 @@ class PayoffTable:
     def changed(self) -> Iterator[Cell]:
         """What was added since the last call."""
         for cell in sorted(self._touched):
-            yield Cell(
-                *cell,
-                *self._counts[cell].tolist(),
-                int(self._matches[cell]),
-                float(self._returns[cell]),
-                *self._decayed[cell].tolist(),
-            )
+            counts, decayed = self._counts[cell].tolist(), self._decayed[cell].tolist()
+            numbers = [*counts, int(self._matches[cell]), float(self._returns[cell]), *decayed]
+            yield Cell._make([*cell, *numbers])
         self._touched.clear()
 
     def counts(self, player: int, opponents: list[int]) -> np.ndarray:
@@ -195,7 +192,3 @@ class PayoffTable:
             self._matches[pick],
             self._returns[pick],
         )
-
-
-COLUMNS = Cell._fields
-"""Of a table that stores cells."""

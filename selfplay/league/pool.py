@@ -33,6 +33,7 @@ class Pool:
 
     def join(self, player: Player) -> None:
         self.members.append(player)
+        assert player.quality is not None
         self.quality = np.append(self.quality, player.quality)
         self._saved = np.append(self._saved, player.quality)
 

@@ -6,28 +6,14 @@ Source: AlphaStar (Vinyals et al. 2019, Nature 575), its supplementary pseudocod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from selfplay.league_config import LeagueConfig
 from selfplay.matches import MAIN
 
 Role = Literal["main", "main_exploiter", "league_exploiter"]
-
-
-class RoleConfig(Protocol):
-    """The settings that say who learns, and when an exploiter is done."""
-
-    @property
-    def main_exploiters(self) -> int: ...
-    @property
-    def league_exploiters(self) -> int: ...
-    @property
-    def exploiter_iterations(self) -> int: ...  # after which an exploiter's snapshot is due
-    @property
-    def exploiter_win_rate(self) -> float: ...  # above which it is due after half of them
-    @property
-    def exploiter_reset(self) -> float: ...  # probability that a league exploiter begins anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +24,7 @@ class Slot:
     role: Role
 
 
-def slots(config: RoleConfig) -> tuple[Slot, ...]:
+def slots(config: LeagueConfig) -> tuple[Slot, ...]:
     """All places, the main learner's first."""
     return (
         Slot(MAIN, "main"),
@@ -47,7 +33,7 @@ def slots(config: RoleConfig) -> tuple[Slot, ...]:
     )
 
 
-def is_done(config: RoleConfig, iterations: int, scores: np.ndarray) -> bool:
+def is_done(config: LeagueConfig, iterations: int, scores: np.ndarray) -> bool:
     """Whether an exploiter is to be frozen: it beats all whom it is after, or its time is up.
 
     iterations: since it began or was frozen last; scores [N] against those it is after. As in the
@@ -59,7 +45,7 @@ def is_done(config: RoleConfig, iterations: int, scores: np.ndarray) -> bool:
     return beats_all and 2 * iterations >= config.exploiter_iterations
 
 
-def begins_anew(config: RoleConfig, role: Role, uniform: float) -> bool:
+def begins_anew(config: LeagueConfig, role: Role, uniform: float) -> bool:
     """Whether an exploiter that was just frozen gives way to a fresh one; uniform in [0, 1).
 
     Main exploiters always do, league exploiters with probability `exploiter_reset`.

@@ -14,7 +14,8 @@ from ray import tune
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.run_directory import CONFIG, METRICS, RunDirectory
-from selfplay.train import Training, check, with_schedule
+from selfplay.train import check, with_schedule
+from selfplay.training import Training
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from selfplay.engine.local import LocalEngine
 from selfplay.errors import UserError
 from selfplay.matches import MAIN, Lineups
 from selfplay.run_directory import RunDirectory
-from selfplay.train import Training
+from selfplay.training import Training
 from selfplay.view import LineView
 
 pytestmark = pytest.mark.ray
