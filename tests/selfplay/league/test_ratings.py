@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from openskill.models import BradleyTerryFull
 
 from selfplay.league.ratings import (
     RANDOM,
@@ -95,3 +96,41 @@ def test_calibration_of_a_perfect_score_is_finite():
 
 def test_a_successor_starts_at_the_mean_with_full_doubt():
     assert successor(Rating(12.0, 0.7)) == (12.0, SIGMA)
+
+
+def test_the_model_of_the_library_is_as_published():
+    """One beats a team of two: "normal" of openskill's own tests/models/data/bradleyterryfull.json."""
+    model = BradleyTerryFull(mu=33.93520996667812, sigma=9.863910103294474)
+    (one,), two = model.rate([[model.rating()], [model.rating(), model.rating()]])
+    assert (one.mu, one.sigma) == pytest.approx((38.60492430454205, 9.771557303944002), rel=1e-12)
+    for player in two:
+        assert (player.mu, player.sigma) == pytest.approx((29.265495628814193, 9.73289909385935), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("counts", "sign"), [(Counts(1, 0, 0), 1), (Counts(0, 1, 0), 0), (Counts(0, 0, 1), -1)]
+)
+def test_one_match_against_an_equal_anchor_by_hand(counts, sign):
+    """Weng and Lin's algorithm 1 for two players, gamma 1:
+
+        c^2 = sigma^2 + 2 beta^2,  mu += sigma^2 / c (s - p),  sigma^2 *= 1 - (sigma / c)^2 p (1 - p)
+
+    with sigma = 2 beta and p = 1/2: c^2 = 3/2 sigma^2, mu = +-sigma / sqrt(6), and sigma^2 falls by a sixth.
+    """
+    rating = updated(NEW, [(RANDOM, counts)])
+    assert rating.mu == pytest.approx(sign * SIGMA / math.sqrt(6), abs=1e-6)
+    assert rating.sigma == pytest.approx(SIGMA * math.sqrt(5 / 6), rel=1e-6)
+
+
+def test_simulated_players_are_where_their_intervals_say():
+    """The truth drawn from the prior lies within 1.96 sigma of the rating about 95 times in 100."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for truth in rng.normal(0, SIGMA, 300):
+        matches = []
+        for anchor in (RANDOM, BOT, Rating(-10.0, 0.0)):
+            won = int(rng.binomial(32, 1 / (1 + math.exp(-(truth - anchor.mu) / SCALE))))
+            matches.append((anchor, Counts(won, 0, 32 - won)))
+        rating = updated(NEW, matches)
+        inside.append(abs(rating.mu - truth) < 1.96 * rating.sigma)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.04)
