@@ -74,6 +74,7 @@ def walk(make: Callable[[int], VectorEnv]) -> tuple[InformationStates, list[Tick
     ticks: list[Tick] = []
     count = 0
     while len(before):
+        _check_size(env)
         known.append(_known(env, before, done, earned, count))
         count += len(known[-1].columns[0])
         following, history, action = _step(make, env)
@@ -111,12 +112,17 @@ def _num_actions(env: VectorEnv) -> int:
     return int(space.n)
 
 
+def _check_size(env: VectorEnv) -> None:
+    """Before the histories that env's matches have come to are looked at, and gone on with."""
+    matches, seats = env.to_act.shape
+    if matches * _num_actions(env) ** seats > MAX_STATES:
+        raise NotExact(f"{env.id} is too large for an exact computation: more than {MAX_STATES:,} histories")
+
+
 def _step(make: Callable[[int], VectorEnv], env: VectorEnv) -> tuple[VectorEnv, np.ndarray, np.ndarray]:
     """The M matches after every joint action in env's N: history [M] of 0..N-1 and action [M, A]."""
     matches, seats = env.to_act.shape
     n = _num_actions(env)
-    if matches * n**seats > MAX_STATES:
-        raise NotExact(f"{env.id} is too large for an exact computation: more than {MAX_STATES:,} states")
     joint = np.stack(np.unravel_index(np.arange(n**seats), (n,) * seats), axis=1)  # [n^A, A]
     legal = env.groups[0].mask.get("", np.ones((matches, seats, n), np.bool_))
     allowed = legal[:, np.arange(seats), joint].all(axis=2)  # [N, n^A]
