@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import learner, train
+from selfplay import learner, train, training
 from selfplay.config import Config
 
 GOLDEN = Path(__file__).with_name("golden_connect_four.json")
@@ -65,7 +65,7 @@ def test_losses_are_as_they_were(monkeypatch, run_dir, cores):
     [
         (learner, "ADAM_EPS", 1e-4),
         (learner.losses, "normalize", lambda advantage: advantage / advantage.std()),
-        (train, "LINEUPS_PER_GAME", 3),
+        (training, "LINEUPS_PER_GAME", 3),
     ],
 )
 def test_a_small_change_is_seen(monkeypatch, run_dir, owner, name, value):
