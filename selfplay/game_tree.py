@@ -197,7 +197,7 @@ def _value(
     size: tuple[int, int],
 ) -> float:
     """Expected return of a seat that plays `best` [I, n], or for None its best response."""
-    worth = np.zeros(0)  # [N] of the next tick's histories
+    worth: np.ndarray = np.zeros(0)  # [N] of the next tick's histories
     for tick, reach in zip(reversed(ticks), reversed(reaches)):
         state, action = tick.state[tick.history, seat], tick.action[:, seat]
         following = np.zeros(len(action))
