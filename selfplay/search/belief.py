@@ -130,7 +130,7 @@ class Beliefs:
     ) -> Worlds | None:
         """Play pending worlds, which hold what is done next (act), until the seat is to decide in each."""
         while pending:
-            worlds, pending = thinned(join(pending), MOST_BRANCHES, rngs), []
+            worlds, pending = thinned(merged(join(pending)), MOST_BRANCHES, rngs), []
             for part in pieces(worlds, self.sim.size):
                 self.sim.load(part)
                 slot, seat = np.nonzero(part["act"] >= 0)
@@ -195,7 +195,7 @@ def probability(prior: np.ndarray, legal: np.ndarray, ids: np.ndarray) -> np.nda
 
 def merged(worlds: Worlds) -> Worlds:
     """Worlds that are the same, as one of their weight together; in the order in which they first came."""
-    names = [name for name in worlds if name not in ("weight", "draws", "value", "act")]
+    names = [name for name in worlds if name not in ("weight", "draws", "value")]
     rows = rows_as_bytes([worlds[name] for name in names])
     number: dict[bytes, int] = {}
     which = np.array([number.setdefault(row, len(number)) for row in rows])

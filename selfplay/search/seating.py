@@ -12,7 +12,7 @@ from selfplay.contestants import Contestant
 from selfplay.errors import UserError
 from selfplay.part_play import Seated
 from selfplay.parts import Part, split
-from selfplay.players import PolicyPlayer
+from selfplay.players import Player, PolicyPlayer
 from selfplay.search.player import Searcher, SearchPlayer
 from selfplay.search.worlds import Simulator
 
@@ -57,9 +57,8 @@ def seat(
     return tuple(Searcher(simulator, simulations, gamma, greedy=greedy).players)
 
 
-def warn_of_unsearched(seated: Seated) -> None:
+def warn_of_unsearched(player: Player) -> None:
     """Say on stderr how many decisions were left to the policy alone, if any."""
-    player = seated[0]
     assert isinstance(player, SearchPlayer)
     searcher = player.searcher
     if searcher.unsearched:

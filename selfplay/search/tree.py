@@ -4,8 +4,9 @@ Each simulation draws a world and walks down it; every seat that is to act choos
 set, by what was found there so far (PUCT), hence without knowing more than it would. Where nobody who acts
 has been before, the value heads tell what to expect, and all decisions on the way learn of it. In a game in
 turns without hidden information this is AlphaZero's search; of several seats each looks after its own return
-(max^n); with hidden information or moves at once it is multiple-observer information-set search over
-determinisations.
+(max^n); with hidden information it is multiple-observer information-set search over determinisations. Of
+seats that move at once only the one that is searched for tries and learns; the others draw from their policy,
+for seats that all reacted to each other would move in step.
 
 R rows: decisions that are searched for together, each in its own slot. A seats, K pairs of a row and a seat.
 Sources: Silver et al. 2018 (AlphaZero), Science 362:1140; Schrittwieser et al. 2020 (MuZero),
@@ -35,6 +36,7 @@ class _Step(NamedTuple):
     seat: np.ndarray  # [K]
     ids: np.ndarray  # [K]
     choice: np.ndarray  # [K]
+    learns: np.ndarray  # [K] bool
     reward: np.ndarray  # [R, A], 0 where a row had ended before
 
 
@@ -54,6 +56,7 @@ class Search:
         assert len(roots) <= simulator.size
         self.sim, self.seat, self.simulations = simulator, seat, simulations
         self.gamma = np.asarray(gamma)
+        self.rngs = list(rngs)
         self.worlds = join(roots)
         first = np.cumsum([0, *(len(root["weight"]) for root in roots[:-1])])
         self.world = first[:, None] + np.stack(
@@ -96,11 +99,11 @@ class Search:
             row, seat, ids = row[going], seat[going], ids[going]
             if not len(row):
                 break
-            choice = self._chosen(row, seat, ids)
+            choice, learns = self._chosen(row, seat, ids)
             self.sim.note(row, seat, ids)
             self.sim.choose(row, seat, choice)
             reward = self.sim.step()[:rows]
-            path.append(_Step(row, seat, ids, choice, np.where(walking[:, None], reward, 0)))
+            path.append(_Step(row, seat, ids, choice, learns, np.where(walking[:, None], reward, 0)))
             walking &= ~env.over[:rows]
         self.sim.minds.think()
         for row, seat, ids in leaves:
@@ -117,9 +120,16 @@ class Search:
             to_come[row, 1 - seat] = -value
         to_come[row, seat] = self.gamma[seat] * value
 
-    def _chosen(self, row: np.ndarray, seat: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The choice [K] to try in each information set."""
-        return puct(self.sim.minds, ids, self.low[row, seat], self.high[row, seat]).argmax(axis=1)
+    def _chosen(self, row: np.ndarray, seat: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The choice [K] in each information set, and whether it learns what follows [K]."""
+        minds = self.sim.minds
+        choice = puct(minds, ids, self.low[row, seat], self.high[row, seat]).argmax(axis=1)
+        learns = (np.bincount(row)[row] == 1) | (seat == self.seat)
+        for k in np.flatnonzero(~learns).tolist():
+            reached = np.cumsum(minds.prior[ids[k]])
+            point = self.rngs[row[k]].random() * reached[-1]
+            choice[k] = np.searchsorted(reached, point, side="right")
+        return choice, learns
 
     def _back_up(self, path: Sequence[_Step], to_come: np.ndarray) -> None:
         """Tell every decision on the way what followed, from the last to the first.
@@ -133,8 +143,9 @@ class Search:
             to_come += step.reward
             pair = step.row, step.seat
             gain = to_come[pair]
-            minds.visits[step.ids, step.choice] += 1
-            minds.total[step.ids, step.choice] += gain
+            tried = step.ids[step.learns], step.choice[step.learns]
+            minds.visits[tried] += 1
+            minds.total[tried] += gain[step.learns]
             self.low[pair] = np.minimum(self.low[pair], gain)
             self.high[pair] = np.maximum(self.high[pair], gain)
             to_come[pair] = self.gamma[step.seat] * gain

@@ -52,6 +52,14 @@ def _stacked(leaves: Sequence[np.ndarray]) -> np.ndarray:
     return whole
 
 
+def _trimmed(leaf: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """A history [W, L] as long as its longest; those of bytes come with their length, and may stay longer."""
+    if leaf.shape[1:] == blank.shape[1:] or not np.issubdtype(leaf.dtype, np.signedinteger):
+        return leaf
+    used = np.flatnonzero((leaf != _blank(leaf.dtype)).any(axis=0))
+    return leaf[:, : int(used[-1]) + 1 if len(used) else 0]
+
+
 def _blank(dtype: np.dtype) -> np.generic:
     """What histories hold beyond their end."""
     return dtype.type(-1 if np.issubdtype(dtype, np.signedinteger) else 0)
@@ -118,7 +126,7 @@ class Simulator:
         assert size <= self.size
         state = {}
         for name, blank in self._blank.items():
-            leaf = worlds[f"env:{name}"]
+            leaf = _trimmed(worlds[f"env:{name}"], blank)
             if leaf.shape[1:] == blank.shape[1:]:
                 state[name] = blank.copy()
             else:
