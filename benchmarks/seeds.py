@@ -25,6 +25,13 @@ from typing import Any
 
 import numpy as np
 
+from selfplay import contestants
+from selfplay.config import Config
+from selfplay.evaluate import SLOTS, evaluate
+from selfplay.league.store import Store
+from selfplay.run_directory import RunDirectory
+from selfplay.worker import make_game
+
 # 97.5% quantiles of Student's t by degrees of freedom, 1 to 9: seeds are few.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -58,6 +65,9 @@ def main() -> None:
     )
     parser.add_argument("--games", type=int, default=1000)
     parser.add_argument("--exploitability", action="store_true")
+    parser.add_argument(
+        "--past", type=int, default=0, metavar="N", help="matches (--games) against N own past selves each"
+    )
     parser.add_argument("--output", type=Path, required=True)
     options, train_options = parser.parse_known_args(common)
     runs = [
@@ -110,10 +120,37 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         games, seed = str(options.games), str(run.seed)
         result = ask("play", str(run.folder), opponent.format(seed=seed), "--games", games, "--seed", seed)
         row |= {f"score/{opponent}": result["mean_score"], "return": result["mean_return"]}
+    if options.play:
+        last = [each for each in RunDirectory.open(run.folder).metrics() if "league/rating" in each][-1:]
+        row |= {"rating": each["league/rating"] for each in last}
+    if options.past:
+        row |= against_past(run.folder, options.past, options.games, run.seed)
     if options.exploitability:
         row["exploitability"] = ask("exploitability", str(run.folder))["exploitability"]
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
+
+
+def against_past(folder: Path, number: int, games: int, seed: int) -> dict[str, float]:
+    """Score of a run's last policy against past selves evenly spaced in time: the mean and the lowest.
+
+    The lowest of several estimates is partly bad luck; all variants have the same luck.
+    """
+    with Store(folder / "league", readonly=True) as store:
+        names = [player.name for player in store.players() if player.role == "main" and player.weights]
+    chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, number).round().astype(int))]
+    newest = contestants.find(str(folder))
+    scores = []
+    for name in chosen:
+        sides = [newest, contestants.find(f"{folder}:{name}")]
+        game = contestants.common_game(sides, None, {})
+        env = make_game(Config(env=game), min(games, SLOTS))
+        parts = contestants.common_parts(sides, env)
+        seated = [contestants.seat(side, env, parts, greedy=False) for side in sides]
+        result = evaluate(env, parts, seated, games=games, seed=seed)
+        assert result.mean_score is not None
+        scores.append(result.mean_score)
+    return {"past/mean": float(np.mean(scores)), "past/lowest": min(scores)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
