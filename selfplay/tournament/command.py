@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfplay import contestants, worker
-from selfplay.config import Config, num_cores
+from selfplay import contestants
+from selfplay.config import EnvConfig, num_cores
 from selfplay.contestants import Contestant
 from selfplay.engine.tasks import Task, run_here, run_on_ray
 from selfplay.errors import UserError
@@ -20,11 +20,12 @@ from selfplay.options import Parser, take_kwargs, whole
 from selfplay.tournament import report as reports
 from selfplay.tournament import schedule
 from selfplay.tournament.entrants import FORMS, Entrant, gather
-from selfplay.tournament.playing import Game, Played, play
+from selfplay.tournament.playing import Game, Played, encoded, play
 from selfplay.tournament.report import Report
 from selfplay.tournament.schedule import Pair, Piece
 from selfplay.tournament.standings import standings
 from selfplay.tournament.store import Results
+from selfplay.views import Meeting
 
 DEFAULT_GAMES = 100
 KWARGS = "env.kwargs."
@@ -107,25 +108,49 @@ def _held(options: Any, overrides: dict[str, Any]) -> Report:
     """Play what is missing of the tournament, write its files, and give all of it."""
     entrants = gather(options.players, members=options.members, greedy=options.greedy)
     kwargs = {key.removeprefix(KWARGS): value for key, value in overrides.items()}
-    env_config = contestants.common_game([each.contestant for each in entrants], options.env, kwargs)
-    env = worker.make_game(Config(env=env_config), 1)
-    for entrant in entrants:  # whether it fits the game is told before anything is played
-        side = entrant.contestant
+    own = contestants.games([each.contestant for each in entrants], options.env, kwargs)
+    meeting = Meeting(own, 1)
+    for k, entrant in enumerate(entrants):  # whether it fits the game is told before anything is played
+        side, (_, env) = entrant.contestant, meeting.game(k)
         contestants.seat(side, env, contestants.common_parts([side], env), greedy=options.greedy)
-    games = _games(options.games, max(env.teams) + 1)
-    game = Game(env_config.id, json.dumps(env_config.kwargs, sort_keys=True), options.seed, options.greedy)
-    folder = _folder(options.output, game.id)
-    results = Results(folder, game)
+    teams, zero_sum = meeting.env.teams, meeting.env.zero_sum
+    number = _games(options.games, max(teams) + 1)
+    games = _paired(entrants, own, options)
+    folder = _folder(options.output, own[0].id)
+    results = Results(folder)
     try:
-        pairs = schedule.pairs([entrant.identity for entrant in entrants])
-        _play_missing(results, game, pairs, games, entrants, options.workers)
-        played = {pair: results.played(pair, games) for pair in pairs}
+        _play_missing(results, games, number, entrants, options.workers)
+        played = {pair: results.played(game, pair, number) for pair, game in games.items()}
     finally:
         results.close()
-    table = standings(entrants, played, rated=env.zero_sum and max(env.teams) > 0)
-    report = Report(game, games, table, folder)
+    report = Report(
+        env=own[0].id,
+        env_kwargs=own[0].kwargs if all(each == own[0] for each in own) else None,
+        seed=options.seed,
+        greedy=options.greedy,
+        games_per_pair=number,
+        standings=standings(entrants, played, rated=zero_sum and max(teams) > 0),
+        folder=folder,
+    )
     reports.save(report)
     return report
+
+
+def _paired(entrants: Sequence[Entrant], own: Sequence[EnvConfig], options: Any) -> dict[Pair, Game]:
+    """What each pair plays. A bot sees the game as its opponent does: so no third player matters to them."""
+    kwargs = {
+        entrant.identity: (encoded(env.kwargs), entrant.contestant.bot is not None)
+        for entrant, env in zip(entrants, own, strict=True)
+    }
+    games = {}
+    for pair in schedule.pairs([*kwargs]):
+        (first, first_is_bot), (second, second_is_bot) = kwargs[pair.first], kwargs[pair.second]
+        if first_is_bot:
+            first = second
+        elif second_is_bot:
+            second = first
+        games[pair] = Game(own[0].id, (first, second), options.seed, options.greedy)
+    return games
 
 
 def _games(given: int | None, num_teams: int) -> int:
@@ -155,24 +180,23 @@ def _folder(given: Path | None, game: str) -> Path:
 
 def _play_missing(
     results: Results,
-    game: Game,
-    pairs: Sequence[Pair],
-    games: int,
+    games: Mapping[Pair, Game],
+    number: int,
     entrants: Sequence[Entrant],
     workers: int | str,
 ) -> None:
-    """Play the matches that are not kept yet, and keep them as they come."""
+    """Play the matches that are not kept yet, `number` of each pair, and keep them as they come."""
     missing = [
         piece
-        for pair in pairs
-        for piece in schedule.pieces(pair, range(games), results.played(pair, games).number.tolist())
+        for pair, game in games.items()
+        for piece in schedule.pieces(pair, range(number), results.played(game, pair, number).number.tolist())
     ]
-    total = games * len(pairs)
+    total = number * len(games)
     kept = total - sum(len(piece.numbers) for piece in missing)
     try:
         sides = {entrant.identity: entrant.contestant for entrant in entrants}
-        for piece, played in _played(game, missing, sides, workers):
-            results.add(piece.pair, played)
+        for piece, played in _played(games, missing, sides, workers):
+            results.add(games[piece.pair], piece.pair, played)
             kept += len(played.number)
             _tell(f"\r{kept} of {total} matches")
     except KeyboardInterrupt:
@@ -191,13 +215,13 @@ def _tell(words: str) -> None:
 
 
 def _played(
-    game: Game, pieces: Sequence[Piece], sides: Mapping[str, Contestant], workers: int | str
+    games: Mapping[Pair, Game], pieces: Sequence[Piece], sides: Mapping[str, Contestant], workers: int | str
 ) -> Iterator[tuple[Piece, Played]]:
     """The pieces with their results, in any order.
 
     The clock decides only where a piece is played, never how it ends.
     """
-    tasks = [Task((game, piece), (piece.pair.first, piece.pair.second)) for piece in pieces]
+    tasks = [Task((games[piece.pair], piece), (piece.pair.first, piece.pair.second)) for piece in pieces]
     done = 0
     if workers == "auto":
         start = time.monotonic()

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from envs.vector import VectorEnv
-from selfplay import contestants, worker
-from selfplay.config import Config, EnvConfig
+from selfplay import contestants
+from selfplay.config import EnvConfig
 from selfplay.contestants import Contestant
 from selfplay.matches import Lineups, MatchResults, score
 from selfplay.part_play import Seated
 from selfplay.parts import Part
 from selfplay.rollout import Matches
 from selfplay.tournament.schedule import Piece, match_seed, seats
+from selfplay.views import Meeting
 
 FIRST, SECOND = "first", "second"
+
+MOST_PLAYERS = 16
+"""Policies that a process holds for each size of piece, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """What is played, and how."""
+    """What a pair plays, and how."""
 
     id: str
-    kwargs: str  # JSON
+    kwargs: tuple[str, str]  # of the first and the second player, who may see it in their own ways; JSON
     seed: int
     greedy: bool
 
     @property
-    def env(self) -> EnvConfig:
-        return EnvConfig(id=self.id, kwargs=json.loads(self.kwargs))
+    def envs(self) -> list[EnvConfig]:
+        return [EnvConfig(id=self.id, kwargs=json.loads(text)) for text in self.kwargs]
+
+
+def encoded(kwargs: Mapping[str, Any]) -> str:
+    """A game's arguments as `Game` holds them."""
+    return json.dumps(kwargs, sort_keys=True)
 
 
 class Played(NamedTuple):
@@ -51,12 +61,12 @@ def play(game: Game, piece: Piece, first: Contestant, second: Contestant) -> Pla
     torch.set_num_threads(1)  # matches are played side by side by processes, not by threads
     number = np.array(piece.numbers, np.int64)
     seeds = np.array([match_seed(game.seed, piece.pair, n) for n in piece.numbers], np.uint64)
-    env = _env(game.id, game.kwargs, len(number))
-    sides = (first, second)
-    parts = contestants.common_parts(sides, env)
+    table = _table(game, len(number))
+    env = table.meeting.env
+    parts = contestants.common_parts((first, second), env)
     players = {
-        name: contestants.seat(side, env, parts, greedy=game.greedy)
-        for name, side in zip((FIRST, SECOND), sides, strict=True)
+        FIRST: table.seat(0, piece.pair.first, first, parts),
+        SECOND: table.seat(1, piece.pair.second, second, parts),
     }
     if max(env.teams) == 0:
         return _alone(env, parts, players, number, seeds)
@@ -114,7 +124,28 @@ def _results(
     return matches.play_all()
 
 
+class _Table:
+    """A game whose matches are all over, ready for the next ones, and the players that played there last."""
+
+    def __init__(self, game: Game, num_games: int) -> None:
+        self.meeting = Meeting(game.envs, num_games)
+        self._greedy = game.greedy
+        self._seated: dict[tuple[str, ...], Seated] = {}  # newest last
+
+    def seat(self, side: int, identity: str, contestant: Contestant, parts: tuple[Part, ...]) -> Seated:
+        """A player; making a policy takes as long as some dozens of matches, so that it is kept."""
+        key = (identity, str(self.meeting.views[side]), *(part.name for part in parts))
+        players = self._seated.pop(key, None)
+        if players is None:
+            _, env = self.meeting.game(side)
+            own = contestants.seat(contestant, env, parts, greedy=self._greedy)
+            players = self.meeting.seated(side, own)
+        self._seated[key] = players
+        if len(self._seated) > MOST_PLAYERS:
+            del self._seated[next(iter(self._seated))]
+        return players
+
+
 @functools.lru_cache(maxsize=2)  # whole pieces and those at the end of a pair
-def _env(id: str, kwargs: str, num_games: int) -> VectorEnv:
-    """A game whose matches are all over, ready for the next ones."""
-    return worker.make_game(Config(env=EnvConfig(id=id, kwargs=json.loads(kwargs))), num_games)
+def _table(game: Game, num_games: int) -> _Table:
+    return _Table(game, num_games)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay.tournament.playing import Game
 from selfplay.tournament.standings import LEVEL, Interval, PairRow, PlayerRow, Standings
 
 PLAYERS, PAIRS, REPORT = "players.csv", "pairs.csv", "tournament.json"
@@ -23,7 +22,10 @@ MOST_COLUMNS = 12
 class Report:
     """All that a tournament says."""
 
-    game: Game
+    env: str
+    env_kwargs: dict[str, Any] | None  # None where the players' differ
+    seed: int
+    greedy: bool
     games_per_pair: int
     standings: Standings
     folder: Path
@@ -32,10 +34,10 @@ class Report:
         """What --json prints."""
         players, pairs = self.standings.players, self.standings.pairs
         return {
-            "env": self.game.id,
-            "env_kwargs": json.loads(self.game.kwargs),
-            "seed": self.game.seed,
-            "greedy": self.game.greedy,
+            "env": self.env,
+            "env_kwargs": self.env_kwargs,
+            "seed": self.seed,
+            "greedy": self.greedy,
             "games_per_pair": self.games_per_pair,
             "games": sum(pair.games for pair in pairs),
             "anchor": self.standings.anchor,
@@ -93,8 +95,8 @@ def text(report: Report) -> str:
     players, pairs = report.standings.players, report.standings.pairs
     total = sum(pair.games for pair in pairs)
     lines = [
-        f"{report.game.id}: {len(players)} players, {report.games_per_pair} matches for each pair, "
-        f"{total} in all (seed {report.game.seed})",
+        f"{report.env}: {len(players)} players, {report.games_per_pair} matches for each pair, "
+        f"{total} in all (seed {report.seed})",
         "",
         *(_rated(players) if report.standings.anchor is not None else _by_return(players)),
         "",

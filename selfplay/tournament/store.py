@@ -22,7 +22,7 @@ _TABLES = """
 CREATE TABLE pairs (
     id INTEGER PRIMARY KEY,
     game TEXT NOT NULL,            -- id
-    kwargs TEXT NOT NULL,          -- its arguments, as JSON
+    kwargs TEXT NOT NULL,          -- its arguments for the first and the second player, as JSON
     seed TEXT NOT NULL,
     first TEXT NOT NULL,           -- identities; first < second
     second TEXT NOT NULL,
@@ -43,9 +43,8 @@ CREATE TABLE matches (
 class Results:
     """The matches played so far, of all tournaments that are kept in one folder."""
 
-    def __init__(self, folder: Path, game: Game) -> None:
+    def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self._game = (game.id, game.kwargs, str(game.seed))
         with self._named_errors():
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             try:
@@ -71,23 +70,23 @@ class Results:
     def close(self) -> None:
         self._db.close()
 
-    def played(self, pair: Pair, below: int) -> Played:
+    def played(self, game: Game, pair: Pair, below: int) -> Played:
         """The matches of a pair with numbers below `below`, by number."""
         with self._named_errors():
             rows = self._db.execute(
                 "SELECT number, score, first_return, second_return, length FROM matches "
                 "JOIN pairs ON pairs.id = pair WHERE game = ? AND kwargs = ? AND seed = ? "
                 "AND first = ? AND second = ? AND number < ? ORDER BY number",
-                (*self._game, pair.first, pair.second, below),
+                (*_key(game, pair), below),
             ).fetchall()
         table = np.array(rows, np.float64).reshape(-1, 5)
         return Played(table[:, 0].astype(np.int64), table[:, 1], table[:, 2:4], table[:, 4].astype(np.int64))
 
-    def add(self, pair: Pair, played: Played) -> None:
+    def add(self, game: Game, pair: Pair, played: Played) -> None:
         """Keep these matches, all or none; on return they are on disk."""
         columns = (played.number, played.score, *played.returns.T, played.length)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        key = (*self._game, pair.first, pair.second)
+        key = _key(game, pair)
         with self._named_errors(), self._transaction():
             self._db.execute(
                 "INSERT INTO pairs (game, kwargs, seed, first, second) VALUES (?, ?, ?, ?, ?) "
@@ -123,3 +122,9 @@ class Results:
             raise UserError(
                 f"{self.path} cannot be used: {error}; name another folder by --output"
             ) from error
+
+
+def _key(game: Game, pair: Pair) -> tuple[str, ...]:
+    """Of the table `pairs`; whether policies are greedy is part of their identities."""
+    first, second = game.kwargs
+    return game.id, f"[{first}, {second}]", str(game.seed), pair.first, pair.second

@@ -168,7 +168,7 @@ def test_pieces_are_cut_at_multiples_and_hold_what_is_missing():
 @pytest.mark.parametrize("greedy", [False, True])
 def test_how_the_work_is_cut_changes_nothing(runs, greedy):
     sides = [contestants.find(str(path)) for path in runs]
-    game = Game("tic_tac_toe", "{}", 3, greedy)
+    game = Game("tic_tac_toe", ("{}", "{}"), 3, greedy)
     pair = Pair("a", "b")
     whole = play(game, Piece(pair, tuple(range(24))), *sides)
     shuffled = np.random.default_rng(0).permutation(24)
@@ -491,35 +491,34 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(tmp_path, capsys, monkeyp
     sides = {name: contestants.find(name) for name in ("random", "bot:perfect")}
     pair = Pair.of(*sides)
     ends = [sides[pair.first], sides[pair.second]]
-    whole = play(Game("tic_tac_toe", "{}", 0, False), Piece(pair, tuple(range(total))), *ends)
+    whole = play(Game("tic_tac_toe", ("{}", "{}"), 0, False), Piece(pair, tuple(range(total))), *ends)
     expected = zip(*(column.tolist() for column in (whole.number, whole.score, whole.length)), strict=True)
     assert sorted((row[5], row[6], row[9]) for row in kept) == list(expected)
 
 
 def test_a_piece_is_kept_whole_or_not_at_all(tmp_path):
-    results = Results(tmp_path, Game("g", "{}", 0, False))
+    game, results = Game("g", ("{}", "{}"), 0, False), Results(tmp_path)
     pair, numbers = Pair("a", "b"), np.arange(3)
     good = Played(numbers, np.ones(3), np.ones((3, 2)), np.ones(3, np.int64))
     with pytest.raises(UserError, match="cannot be used"):
-        results.add(pair, good._replace(score=np.array([1.0, 0.0, np.nan])))  # NaN is NULL, refused
-    assert len(results.played(pair, 9).number) == 0
-    results.add(pair, good)
-    results.add(pair, good._replace(score=np.zeros(3)))  # a match that is kept never changes
-    for column, expected in zip(results.played(pair, 2), good):
+        results.add(game, pair, good._replace(score=np.array([1.0, 0.0, np.nan])))  # NaN is NULL, refused
+    assert len(results.played(game, pair, 9).number) == 0
+    results.add(game, pair, good)
+    results.add(game, pair, good._replace(score=np.zeros(3)))  # a match that is kept never changes
+    for column, expected in zip(results.played(game, pair, 2), good):
         np.testing.assert_array_equal(column, expected[:2])
     results.close()
 
 
 def test_files_that_are_no_results_are_refused(tmp_path):
-    game = Game("g", "{}", 0, False)
     (tmp_path / FILE).write_bytes(b"something else, long enough to be no database" * 50)
     with pytest.raises(UserError, match=r"results.sqlite cannot be used: .*--output"):
-        Results(tmp_path, game)
+        Results(tmp_path)
     (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as db:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(UserError, match="table layout 0; this version of selfplay reads 1"):
-        Results(tmp_path, game)
+        Results(tmp_path)
 
 
 # Who takes part
