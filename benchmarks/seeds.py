@@ -122,7 +122,7 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         row |= {f"score/{opponent}": result["mean_score"], "return": result["mean_return"]}
     if options.play:
         last = [each for each in RunDirectory.open(run.folder).metrics() if "league/rating" in each][-1:]
-        row |= {"rating": each["league/rating"] for each in last}
+        row |= {"rating": last[0]["league/rating"]} if last else {}
     if options.past:
         row |= against_past(run.folder, options.past, options.games, run.seed)
     if options.exploitability:
