@@ -132,6 +132,7 @@ class CartPole:
 
     id = "cartpole"
     teams = (0,)
+    public_actions = True
     seat_names = ("player_0",)
     zero_sum = False
     max_return = float(MAX_STEPS)
@@ -177,7 +178,7 @@ class CartPole:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
+    def render(self, game: int, seat: int | None = None) -> str:
         """The cart's place between its limits, the pole's angle, and the steps so far."""
         x, _, angle, _ = self._matches.physics[game]
         width = 41

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from envs.layout import check_layout
 from envs.leaves import leaf_spaces
 from envs.rows import num_choices
+from envs.seat_views import names_of, render_seat
 from envs.vector import GameError, Group, Tree, VectorEnv
 
 _SHOWN = ("to_act", "reward", "terminated", "truncated", "over")
@@ -129,11 +130,11 @@ class Checked:
         self._ended[:] = state["checked_ended"]
         self._env.set_state({name: array for name, array in state.items() if name != "checked_ended"})
 
-    def render(self, game: int) -> str:
-        return self._env.render(game)
+    def render(self, game: int, seat: int | None = None) -> str:
+        return self._env.render(game) if seat is None else render_seat(self._env, game, seat)
 
-    def action_names(self, game: int) -> list[str] | None:
-        return self._env.action_names(game)
+    def action_names(self, game: int, seat: int | None = None) -> list[str] | None:
+        return self._env.action_names(game) if seat is None else names_of(self._env, game, seat)
 
     def _check(self) -> None:
         """What must hold between any two calls."""

@@ -177,6 +177,7 @@ class ConnectFour:
 
     id = "connect_four"
     teams = (0, 1)
+    public_actions = True
     zero_sum = True
     bots: Mapping[str, Bot] = {"one_ply": one_ply}
 
@@ -217,7 +218,7 @@ class ConnectFour:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
+    def render(self, game: int, seat: int | None = None) -> str:
         """The board with its column numbers, X for seat 0 and O for seat 1, and whose turn it is."""
         first, second = self._matches.obs[game, 0]
         cells = np.where(first, "X", np.where(second, "O", "."))[::-1]

@@ -119,6 +119,7 @@ class KuhnPoker:
     id = "kuhn_poker"
     openspiel = "kuhn_poker"
     teams = (0, 1)
+    public_actions = True
     seat_names = ("player_0", "player_1")
     zero_sum = True
     bots: Mapping[str, Bot] = {}
@@ -163,14 +164,15 @@ class KuhnPoker:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
-        """Both cards, what has been put in, what was played, and whose turn it is."""
+    def render(self, game: int, seat: int | None = None) -> str:
+        """The cards (for a seat its own), what has been put in, what was played, and whose turn it is."""
         m = self._matches
         if not m.put_in[game].any():
             return "not started"
         lines = [
-            f"seat {seat} holds {CARD_NAMES[m.card[game, seat]]} and has put in {m.put_in[game, seat]}"
-            for seat in range(2)
+            f"seat {holder} holds {native.hidden(CARD_NAMES[m.card[game, holder]], holder, seat)} "
+            f"and has put in {m.put_in[game, holder]}"
+            for holder in range(2)
         ]
         played = ", ".join(ACTION_NAMES[action] for action in m.played[game, : m.ply[game]])
         return "\n".join([*lines, f"played: {played or 'nothing yet'}", self._status(game)])

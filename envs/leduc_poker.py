@@ -192,6 +192,7 @@ class LeducPoker:
     id = "leduc_poker"
     openspiel = "leduc_poker"
     teams = (0, 1)
+    public_actions = True
     seat_names = ("player_0", "player_1")
     zero_sum = True
     bots: Mapping[str, Bot] = {}
@@ -242,14 +243,15 @@ class LeducPoker:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
-        """All cards dealt so far, what has been put in, what was played, and whose turn it is."""
+    def render(self, game: int, seat: int | None = None) -> str:
+        """The cards dealt so far (for a seat its own), what was put in and played, and whose turn it is."""
         m = self._matches
         if not m.put_in[game].any():
             return "not started"
         lines = [
-            f"seat {seat} holds {CARD_NAMES[m.card[game, seat]]} and has put in {m.put_in[game, seat]}"
-            for seat in range(2)
+            f"seat {holder} holds {native.hidden(CARD_NAMES[m.card[game, holder]], holder, seat)} "
+            f"and has put in {m.put_in[game, holder]}"
+            for holder in range(2)
         ]
         played = [ACTION_NAMES[action] for action in m.played[game, : m.ply[game]]]
         if m.second[game] < 0:

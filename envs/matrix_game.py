@@ -100,6 +100,7 @@ class MatrixGame:
 
     id = "matrix_game"
     teams = (0, 1)
+    public_actions = True
     deterministic = True
 
     def __init__(
@@ -161,7 +162,7 @@ class MatrixGame:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
+    def render(self, game: int, seat: int | None = None) -> str:
         """The last round and the score."""
         m = self._matches
         if m.round[game] == 0:

@@ -111,3 +111,8 @@ def load_state(id: str, own: Mapping[str, np.ndarray], state: Tree) -> None:
         check_array(id, f"state {name!r}", state[name], array.shape, array.dtype)
     for name, array in own.items():
         array[...] = state[name]
+
+
+def hidden(card: str, holder: int, seat: int | None) -> str:
+    """A card as a seat may see it: its own only; None: everybody's."""
+    return card if seat in (None, holder) else "?"

@@ -76,6 +76,7 @@ class OpenSpielGames:
         self.teams = (0,) * seats if one_team else tuple(range(seats))
         self.zero_sum = bool(kind.utility == pyspiel.GameType.Utility.ZERO_SUM)
         self.seat_names = tuple(f"player_{seat}" for seat in range(seats))
+        self.public_actions = kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION
         self._pays_at_end = kind.reward_model == pyspiel.GameType.RewardModel.TERMINAL
         self._seed_parameter = seed_parameter(game)
         self._observe = observer(id, game, observation)
@@ -297,17 +298,23 @@ class OpenSpielGames:
                 row = history[played : played + seats]
             self._play(game, match, row)
 
-    def render(self, game: int) -> str:
-        """OpenSpiel's own text of the whole state."""
+    def render(self, game: int, seat: int | None = None) -> str:
+        """OpenSpiel's own text of the whole state; for a seat, where anything is hidden, of what it knows."""
         state = self._matches[game].state
-        return "not started" if state is None else str(state)
+        if state is None or seat is None or self.public_actions:
+            return "not started" if state is None else str(state)
+        kind = self._game.get_type()
+        if kind.provides_information_state_string:
+            return str(state.information_state_string(seat))
+        return str(state.observation_string(seat)) if kind.provides_observation_string else ""
 
-    def action_names(self, game: int) -> list[str] | None:
-        """OpenSpiel's names of the legal actions of the first seat to act, numbers for the rest."""
+    def action_names(self, game: int, seat: int | None = None) -> list[str] | None:
+        """OpenSpiel's names of the legal actions of a seat, else the first to act; numbers for the rest."""
         seats = np.flatnonzero(self.to_act[game])
         if len(seats) == 0:
             return None
-        seat, state = int(seats[0]), self._matches[game].state
+        state = self._matches[game].state
+        seat = int(seats[0]) if seat is None else seat
         names = [str(action) for action in range(self._num_actions)]
         for action in state.legal_actions(seat):
             name = " ".join(state.action_to_string(seat, action).split())

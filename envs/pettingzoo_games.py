@@ -261,6 +261,10 @@ def _as_list(patterns: Sequence[str]) -> Sequence[str]:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
+_OPEN = ("chess", "connect_four", "go", "tictactoe")
+"""Games of which every agent may see everything."""
+
+
 class _AgentMatch(Match):
     """What both of PettingZoo's interfaces share."""
 
@@ -319,6 +323,11 @@ class _AgentMatch(Match):
             return drawn
         lines = [f"{agent}: {self._last.get(agent, '-')}" for agent in self._agents]
         return "\n".join(["last actions", *lines])
+
+    def render_seat(self, seat: int) -> str:
+        """All of it, in the games that are known to hide nothing."""
+        name = str(getattr(self._env, "metadata", {}).get("name", ""))
+        return self.render() if name.rpartition("_v")[0] in _OPEN else ""
 
     def has_board(self) -> bool:
         return getattr(self._env, "render_mode", None) == "ansi"

@@ -149,14 +149,18 @@ class PhantomTicTacToe:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
-        """The whole board, what the seat to act has not tried, and whose turn it is."""
-        board = draw_board(self._matches.marks[game])
+    def render(self, game: int, seat: int | None = None) -> str:
+        """The whole board (for a seat what it knows of it), what has not been tried, and whose turn it is."""
+        m = self._matches
+        acts = int(self.to_act[game, 1])
+        looks = acts if seat is None else seat
+        untried = m.mask[game, looks]
+        known = m.marks[game] if seat is None else m.marks[game] & ~int(untried @ (1 << np.arange(CELLS)))
+        board = draw_board(known)
         if self.over[game]:
-            return f"{board}\n{how_it_ended(self._matches.marks[game])}"
-        seat = int(self.to_act[game, 1])
-        cells = " ".join(str(cell + 1) for cell in np.flatnonzero(self._matches.mask[game, seat]))
-        return f"{board}\n{'XO'[seat]} to move; not yet tried: {cells}"
+            return f"{board}\n{how_it_ended(m.marks[game])}"
+        cells = " ".join(str(cell + 1) for cell in np.flatnonzero(untried))
+        return f"{board}\n{'XO'[acts]} to move; not yet tried: {cells}"
 
     def action_names(self, game: int) -> list[str]:
         """The cells as a person counts them: "1" to "9", row by row."""

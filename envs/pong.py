@@ -193,6 +193,7 @@ class Pong:
 
     id = "pong"
     teams = (0, 1)
+    public_actions = True
     seat_names = ("player_0", "player_1")
     zero_sum = True
 
@@ -244,7 +245,7 @@ class Pong:
     def _own(self) -> Tree:
         return {name: x for name, x in self._matches._asdict().items() if name not in ("vector", "image")}
 
-    def render(self, game: int) -> str:
+    def render(self, game: int, seat: int | None = None) -> str:
         """The court, seat 0 on the left, and the hits so far."""
         m = self._matches
         rows, columns = 11, 31

@@ -57,6 +57,10 @@ class Match(ABC):
     def render(self) -> str:
         """The match as text that a person can read."""
 
+    def render_seat(self, seat: int) -> str:
+        """What that seat may know of it, as text; empty: nobody has said what that is."""
+        return ""
+
     def action_names(self) -> list[str] | None:
         """What a person types for each discrete action of the seat to act; None: the number."""
         return None
@@ -366,10 +370,12 @@ class PythonGames:
         if not same:
             raise RuntimeError("the match cannot go on: the same seed and actions show something else now")
 
-    def render(self, game: int) -> str:
-        """What the match's object says of itself."""
+    def render(self, game: int, seat: int | None = None) -> str:
+        """What the match's object says of itself, or of what a seat may know."""
         match = self._matches[game]
-        return "not started" if match is None else match.render()
+        if match is None or seat is None or len(self.teams) == 1:
+            return "not started" if match is None else match.render()
+        return match.render_seat(seat)
 
     def action_names(self, game: int) -> list[str] | None:
         """Names of the actions of the seat to act, where the match's object has such."""

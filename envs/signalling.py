@@ -118,6 +118,7 @@ class Signalling:
 
     id = "signalling"
     teams = (0, 0)
+    public_actions = True
     seat_names = ("speaker_0", "listener_0")
     zero_sum = False
 
@@ -172,11 +173,14 @@ class Signalling:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
-        """Target, message and what was named, or whose turn it is."""
+    def render(self, game: int, seat: int | None = None) -> str:
+        """Target, message and what was named, or whose turn it is; for the listener what it hears."""
         m = self._matches
         if self.over[game] and m.named[game] == NOT_NAMED:
             return "not started"
+        if seat == LISTENER and not self.over[game]:
+            heard = _words(m.heard[game, 0]) if m.clock[game] > 0 else "nothing yet"
+            return f"you hear {heard}, {m.age[game, 0]} after the message"
         lines = [f"target   {m.target[game]}"]
         if m.clock[game] == 0:
             return "\n".join([*lines, "speaker to send"])

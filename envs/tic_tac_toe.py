@@ -140,6 +140,7 @@ class TicTacToe:
     id = "tic_tac_toe"
     openspiel = "tic_tac_toe"
     teams = (0, 1)
+    public_actions = True
     zero_sum = True
     bots: Mapping[str, Bot] = {"perfect": perfect}
 
@@ -177,7 +178,7 @@ class TicTacToe:
         """Go on from what `state` of as many games gave."""
         native.load_state(self.id, self._matches._asdict(), state)
 
-    def render(self, game: int) -> str:
+    def render(self, game: int, seat: int | None = None) -> str:
         """The board, with the numbers of the cells that are empty, and whose turn it is."""
         return f"{draw_board(self._matches.marks[game])}\n{self._status(game)}"
 

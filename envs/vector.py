@@ -56,7 +56,11 @@ class VectorEnv(Protocol):
     - `dropped: np.ndarray` [B] bool: the match is over without a result, because the game raised; nobody
       is terminated or truncated. `restart` clears it. `cause: str`: the last such error, in one line that
       begins with its match.
+    - `render(game, seat=None)`: for a seat, what it may know (empty: the game does not say what that is). Of
+      a game of several seats whose `render` takes no seat a person sees the observation, not the board.
+    - `action_names(game, seat=None)`: of that seat, where several act at once under different names.
     - `has_board(game) -> bool`: whether `render` shows a person enough; else the observation is shown too.
+    - `public_actions: bool`: all may know what each seat does, so that a person is told what the others do.
     - `openspiel: str`: the game of OpenSpiel with the same actions and observations.
     - `deterministic: bool`: the rules draw nothing, so that a match is its actions.
     - `max_return: float`: the highest mean return that can be reached.

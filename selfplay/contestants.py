@@ -123,31 +123,47 @@ def _known(name: str, names: list[str]) -> str:
     return f"{f'; nearest: {close[0]}' if close else ''}; it has {', '.join(shown)}"
 
 
+def games(
+    contestants: Sequence[Contestant], env_id: str | None, kwargs: Mapping[str, Any]
+) -> tuple[configuration.EnvConfig, ...]:
+    """Each one's game: of its run, or the first run's, or env_id; `kwargs` go over those of the runs.
+
+    They are one game by name; their arguments may differ (`selfplay.views`).
+    """
+    of_runs = [
+        (player.text, configuration.EnvConfig(id=env.id, kwargs=env.kwargs | dict(kwargs)))
+        for player in contestants
+        if player.config is not None
+        for env in [player.config.env]
+    ]
+    if not of_runs:
+        if env_id is None:
+            raise UserError("which game? No player comes from a run: name the game by --env ID")
+        return (configuration.EnvConfig(id=env_id, kwargs=dict(kwargs)),) * len(contestants)
+    first, game = of_runs[0]
+    if env_id not in (None, game.id):
+        raise UserError(f"--env {env_id} is not the game of {first}, which plays {game.id}")
+    for text, other in of_runs:
+        if other.id != game.id:
+            raise UserError(f"they play different games: {first} {game.id}, {text} {other.id}")
+    own = dict(of_runs)
+    return tuple(own.get(player.text, game) for player in contestants)
+
+
 def common_game(
     contestants: Sequence[Contestant], env_id: str | None, kwargs: Mapping[str, Any]
 ) -> configuration.EnvConfig:
-    """The game that all of them play: of their runs, or env_id; `kwargs` go over those of the runs."""
-    games = {
-        player.text: (player.config.env.id, player.config.env.kwargs | dict(kwargs))
-        for player in contestants
-        if player.config is not None
-    }
-    if not games:
-        if env_id is None:
-            raise UserError("which game? No player comes from a run: name the game by --env ID")
-        return configuration.EnvConfig(id=env_id, kwargs=dict(kwargs))
-    first, (id, arguments) = next(iter(games.items()))
-    if env_id not in (None, id):
-        raise UserError(f"--env {env_id} is not the game of {first}, which plays {id}")
-    for text, game in games.items():
-        if game[0] != id:
-            raise UserError(f"they play different games: {first} {id}, {text} {game[0]}")
-        if game[1] != arguments:
+    """The one game that all of them play, arguments included."""
+    each = games(contestants, env_id, kwargs)
+    first = next((k for k, player in enumerate(contestants) if player.config is not None), 0)
+    for player, game in zip(contestants, each, strict=True):
+        if game != each[first]:
             raise UserError(
-                f"they play {id} with different arguments: {first} {arguments}, {text} {game[1]}; "
+                f"they play {game.id} with different arguments: {contestants[first].text} "
+                f"{each[first].kwargs}, {player.text} {game.kwargs}; "
                 "set those that differ by --env.kwargs.KEY VALUE"
             )
-    return configuration.EnvConfig(id=id, kwargs=arguments)
+    return each[first]
 
 
 def common_parts(contestants: Sequence[Contestant], env: VectorEnv) -> tuple[Part, ...]:

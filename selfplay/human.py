@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from envs.seat_views import names_of, render_seat
 from envs.vector import Group, Tree, VectorEnv
+from selfplay.draws import Draws
 from selfplay.errors import UserError
-from selfplay.evaluate import Evaluation, rotations, summary
+from selfplay.evaluate import Evaluation, match_seeds, rotations, summary
 from selfplay.matches import MatchResults, score
+from selfplay.observation_text import observation_text
 from selfplay.part_play import Seated
 from selfplay.parts import Part
 from selfplay.players import NO_STATE, Decision
 from selfplay.recording import action_name
 from selfplay.rollout import Matches
+from selfplay.typed_actions import can_be_typed, offer, read
 
 QUIT = "q"
 MANY = 1000
@@ -28,88 +32,54 @@ class Quit(Exception):
 
 
 class HumanPlayer:
-    """Asks for each decision on slot 0 of the game; there is no other slot."""
+    """Asks for each decision of its seats of one part on slot 0 of the game; there is no other slot."""
 
     state_shape = NO_STATE
     extras: tuple[str, ...] = ()
 
-    def __init__(self, env: VectorEnv, group: int = 0, whose: str = "Your") -> None:
-        """group: of the seats, among the game's; whose: the move that is asked for, as in "Your move"."""
+    def __init__(self, env: VectorEnv, part: Part, whose: str = "Your") -> None:
+        """whose: the move that is asked for, as in "Your move"."""
         if env.num_games != 1:
             raise ValueError(f"a person plays one match at a time, not {env.num_games}")
-        space = env.groups[group].action_space
-        if not isinstance(space, spaces.Discrete):
+        space = env.groups[part.group].action_space
+        if not can_be_typed(space):
             raise UserError(f"{env.id}: a person cannot type actions of {space}")
         self._env, self._space = env, space
-        self._whose = whose
+        self._part, self._whose = part, whose
+        self.seats: Collection[int] = range(len(env.teams))  # those that the person holds in this match
 
-    def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
-    ) -> Decision:
-        """Ask once for each row: obs leaves [R, ...], mask leaves [R, n] -> action "" [R] int64."""
+    def act(self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws) -> Decision:
+        """Ask once for each row: obs leaves [R, ...], mask leaves [R, n] -> action "" [R, ...]."""
         legal = mask.get("")
-        rows = []
-        for row in range(len(is_first)):
-            board = self._env.render(0)
-            if not getattr(self._env, "has_board", _always)(0):
-                board = f"{observation_text({path: leaf[row] for path, leaf in obs.items()})}\n{board}"
-            rows.append(self._ask(board, None if legal is None else legal[row]))
-        return Decision({"": np.array(rows, np.int64)}, None, None, state)
+        own = [seat for seat in self._part.seats.tolist() if self._env.to_act[0, seat] and seat in self.seats]
+        actions = []
+        for row, seat in zip(range(len(is_first)), own, strict=True):
+            print(f"\n{self._shown(seat, {path: leaf[row] for path, leaf in obs.items()})}\n")
+            actions.append(self._ask(seat, None if legal is None else legal[row]))
+        return Decision({"": np.stack(actions)}, None, None, state)
 
-    def _ask(self, board: str, legal: np.ndarray | None) -> int:
-        """The action that the person chooses among legal [n]."""
-        space = self._space
-        allowed = range(int(space.n)) if legal is None else np.flatnonzero(legal).tolist()
-        names = self._env.action_names(0)
-        actions = {action_name(names, space, k + int(space.start)): k + int(space.start) for k in allowed}
-        print(f"\n{board}\n")
+    def _shown(self, seat: int, obs: Tree) -> str:
+        """What the seat may know: the board; where that is missing or not enough, its observation."""
+        env = self._env
+        board = env.render(0) if len(env.teams) == 1 else render_seat(env, 0, seat)
+        if not board:
+            return observation_text(obs)
+        return board if getattr(env, "has_board", _always)(0) else f"{observation_text(obs)}\n{board}"
+
+    def _ask(self, seat: int, legal: np.ndarray | None) -> np.ndarray:
+        """The action [...] that the person chooses among legal [n]."""
+        names = names_of(self._env, 0, seat)
+        where = f" at seat {seat}" if len(self.seats) > 1 else ""
         while True:
-            word = ask(f"{self._whose} move ({' '.join(actions)}; {QUIT} quits): ")
-            if word in actions:
-                return actions[word]
-            folded = [action for name, action in actions.items() if name.lower() == word.lower()]
-            if len(folded) == 1:
-                return folded[0]
-            print(f"{word!r} is not a legal move." if word else "Type one of the moves in brackets.")
+            word = ask(f"{self._whose} move{where} ({offer(self._space, legal, names)}; {QUIT} quits): ")
+            try:
+                return read(self._space, word, legal, names)
+            except ValueError as error:
+                print(error)
 
 
 def _always(game: int) -> bool:
     return True
-
-
-MOST_NUMBERS = 64
-"""Of a leaf that is printed in full."""
-
-MOST_PLANES = 36
-
-
-def observation_text(obs: Mapping[str, np.ndarray]) -> str:
-    """What one seat sees, leaves [...], in few lines: for games that draw no board."""
-    return "\n".join(f"you see{f' {path}' if path else ''}: {_leaf_text(leaf)}" for path, leaf in obs.items())
-
-
-def _leaf_text(leaf: np.ndarray) -> str:
-    """Numbers, the places that are 1 where all are 0 or 1, a board of such planes; of much else the range."""
-    binary = leaf.ndim > 0 and bool(np.isin(leaf, (0, 1)).all())
-    if binary and leaf.ndim == 3 and 1 < leaf.shape[2] <= MOST_PLANES:
-        return _board_text(leaf)
-    if binary and leaf.ndim == 1 and leaf.size > 8:
-        return f"1 at {' '.join(map(str, np.flatnonzero(leaf))) or 'none'} of 0 to {leaf.size - 1}, else 0"
-    if leaf.size <= MOST_NUMBERS:
-        text = np.array2string(leaf, precision=3, suppress_small=True)
-        return f"\n{text}" if "\n" in text else text
-    return f"{leaf.dtype} {leaf.shape}, from {leaf.min():g} to {leaf.max():g}"
-
-
-def _board_text(planes: np.ndarray) -> str:
-    """A board [H, W, planes] of 0 and 1: at each place the first plane that is 1, of those that vary."""
-    vary = np.ptp(planes.reshape(-1, planes.shape[2]).astype(np.int8), axis=0) > 0
-    signs = "0123456789abcdefghijklmnopqrstuvwxyz"
-    rows = [
-        " ".join(next((signs[k] for k in np.flatnonzero(cell.astype(np.bool_) & vary)), ".") for cell in row)
-        for row in planes
-    ]
-    return "\n".join(["the first of the planes that is 1 at each place, '.' if none", *rows])
 
 
 def ask(question: str) -> str:
@@ -126,7 +96,7 @@ def ask(question: str) -> str:
 
 
 class _Announced:
-    """A game that says what those do who are not asked."""
+    """A game that says what those do who are not asked, where everybody may know."""
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env
@@ -136,11 +106,11 @@ class _Announced:
         return getattr(self._env, name)
 
     def step(self, actions: tuple[Tree, ...]) -> None:
-        names = self._env.action_names(0)
         said = []
         for group, leaves in zip(self._env.groups, actions, strict=True):
             for place, seat in enumerate(group.seats):
                 if self._env.to_act[0, seat] and seat in self.labels:
+                    names = names_of(self._env, 0, seat)
                     played = _played(names, group, {path: leaf[0, place] for path, leaf in leaves.items()})
                     said.append(f"{self.labels[seat]} plays {played}.")
         self._env.step(actions)
@@ -152,7 +122,7 @@ def _played(names: list[str] | None, group: Group, action: Tree) -> str:
     """One seat's action leaves as text."""
     if isinstance(group.action_space, spaces.Discrete):
         return action_name(names, group.action_space, int(action[""]))
-    return ", ".join(f"{path} {leaf.tolist()}".strip() for path, leaf in action.items())
+    return ", ".join(f"{path} {np.round(leaf, 3).tolist()}".strip() for path, leaf in action.items())
 
 
 def session(
@@ -161,22 +131,27 @@ def session(
     players: Sequence[Seated],
     labels: Sequence[str],
     *,
+    people: Mapping[int, Sequence[HumanPlayer]],
     games: int | None,
     seed: int,
 ) -> Evaluation:
     """Play match after match on env's one slot, teams in rotation, until `games` are over or a person quits.
 
-    players and labels by number, as in `selfplay.evaluate`. A match that a person leaves does not count.
+    players and labels by number, as in `selfplay.evaluate`; people: those who are asked, by the same numbers.
+    A match that a person leaves does not count.
     """
     announced = _Announced(env)
-    lineups = rotations(env.teams, MANY if games is None else games)
-    matches = Matches(announced, parts, np.random.SeedSequence(seed), cyclic=False)
-    matches.assign(lineups, dict(zip(lineups.players, players, strict=True)))
+    number = MANY if games is None else games
+    lineups = rotations(env.teams, number)
+    matches = Matches(announced, parts, np.random.SeedSequence(0), cyclic=False)
+    matches.assign(lineups, dict(zip(lineups.players, players, strict=True)), seeds=match_seeds(seed, number))
     finished: list[MatchResults] = []
     try:
         for number, seats in enumerate(lineups.table):
-            people = [k for k in seats if isinstance(players[k][0], HumanPlayer)]
-            announced.labels = {seat: labels[k] for seat, k in enumerate(seats) if k not in people}
+            announced.labels = _announced_seats(env, seats, labels, people)
+            for k, persons in people.items():
+                for person in persons:
+                    person.seats = np.flatnonzero(seats == k).tolist()
             _introduce(number, seats, labels)
             matches.tick()
             while not matches.idle:
@@ -189,6 +164,15 @@ def session(
         unfinished = not matches.idle
         print("Good bye." + (" The match under way does not count." if unfinished else ""))
     return summary(_joined(finished, len(env.teams)), env.teams, seed)
+
+
+def _announced_seats(
+    env: VectorEnv, seats: np.ndarray, labels: Sequence[str], people: Collection[int]
+) -> dict[int, str]:
+    """Labels of the seats that no person holds, if what they do is public; seats [A]."""
+    if not getattr(env, "public_actions", False):
+        return {}
+    return {seat: labels[k] for seat, k in enumerate(seats.tolist()) if k not in people}
 
 
 def _introduce(number: int, seats: np.ndarray, labels: Sequence[str]) -> None:

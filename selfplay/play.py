@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from envs.vector import VectorEnv
-from selfplay import contestants, recording, worker
+from selfplay import contestants, playback, recording, worker
 from selfplay.cli import guarded
 from selfplay.config import Config, EnvConfig
 from selfplay.contestants import FORMS, Contestant
@@ -23,8 +24,10 @@ from selfplay.human import HumanPlayer, session
 from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
 from selfplay.parts import Part
-from selfplay.recording import Decision, FirstMatch, Recording
+from selfplay.recording import FirstMatch, Recording
+from selfplay.rollout import Matches
 from selfplay.search import seating
+from selfplay.views import Meeting, seen_by
 
 DEFAULT_GAMES = 100
 KWARGS = "env.kwargs."
@@ -38,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _play(argv: list[str]) -> int:
     words, overrides = take_kwargs(argv)
     options = _parser().parse_args(words)
+    if options.replay:
+        with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+            shown = _replayed(options)
+        if options.json:
+            print(json.dumps(shown))
+        return 0
+    if not options.players:
+        raise UserError(f"who plays? A player is {FORMS}")
     if not options.json:
         print(_report(*_played(options, overrides)))
         return 0
@@ -52,12 +63,13 @@ def _parser() -> Parser:
     parser = Parser(
         prog="play",
         usage="play A B [--games N] [--seed S] [--greedy] [--json] [--render] [--save-replay FILE]\n"
-        "            [--search N] [--env ID] [--env.kwargs.KEY VALUE ...]",
+        "            [--search N] [--env ID] [--env.kwargs.KEY VALUE ...]\n"
+        "       play --replay FILE [--json] [--env ID]",
         description=f"Play matches and tell how strong A is. A player is {FORMS}; one for each team of "
         "the game, and each holds every team equally often. In a game of one team A and B play the same "
         "matches, each alone, and the better return wins.",
     )
-    parser.add_argument("players", metavar="A B", nargs="+", help=f"who plays: {FORMS}")
+    parser.add_argument("players", metavar="A B", nargs="*", help=f"who plays: {FORMS}")
     parser.add_argument(
         "--games",
         metavar="N",
@@ -81,6 +93,9 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--render", action="store_true", help="show the first match step by step")
     parser.add_argument("--save-replay", metavar="FILE", type=Path, help="write the first match as JSON")
+    parser.add_argument(
+        "--replay", metavar="FILE", type=Path, help="show a match that --save-replay wrote, step by step"
+    )
     parser.add_argument("--env", metavar="ID", help="the game, where no player comes from a run")
     parser.add_argument(
         "--env.kwargs.KEY", dest="kwargs", metavar="VALUE", help="argument of the game, over a run's"
@@ -98,21 +113,17 @@ def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation]:
     torch.set_num_threads(1)  # a match is decided a few rows at a time
     sides = [contestants.find(text) for text in options.players]
     kwargs = {key.removeprefix(KWARGS): value for key, value in overrides.items()}
-    game = contestants.common_game(sides, options.env, kwargs)
-    teams = _game(game, 1).teams
-    _check_number(sides, max(teams) + 1, game.id)
+    games = contestants.games(sides, options.env, kwargs)
+    game = games[0].id
+    teams = worker.make_game(Config(env=games[0]), 1).teams
+    _check_number(sides, max(teams) + 1, game)
     if options.search:
         seating.check_side(sides[0], options.search)
-    games = options.games
     if people:
-        result = _with_people(sides, game, games, options)
+        result = _with_people(sides, games, options.games, options)
     else:
-        result = _without_people(sides, game, _games(games, len(sides)), options)
-    return f"{game.id}: {' against '.join(side.label for side in sides)}", result
-
-
-def _game(game: EnvConfig, num_games: int) -> VectorEnv:
-    return worker.make_game(Config(env=game), num_games)
+        result = _without_people(sides, games, _games(options.games, len(sides)), options)
+    return f"{game}: {' against '.join(side.label for side in sides)}", result
 
 
 def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> None:
@@ -140,79 +151,113 @@ def _parts(sides: Sequence[Contestant], env: VectorEnv, options: Any) -> tuple[P
     return seating.seat_by_seat(env) if options.search else contestants.common_parts(sides, env)
 
 
-def _seat(
-    number: int, side: Contestant, game: EnvConfig, env: VectorEnv, parts: Sequence[Part], options: Any
-) -> Seated:
+def _seat(number: int, side: Contestant, meeting: Meeting, parts: Sequence[Part], options: Any) -> Seated:
     """A bot or policies; the first side searches, if any does."""
+    game, env = meeting.game(number)
     if options.search and number == 0:
-        return seating.seat(side, game, env, parts, simulations=options.search, greedy=options.greedy)
-    return contestants.seat(side, env, parts, greedy=options.greedy)
+        seated = seating.seat(side, game, env, parts, simulations=options.search, greedy=options.greedy)
+    else:
+        seated = contestants.seat(side, env, parts, greedy=options.greedy)
+    return meeting.seated(number, seated)
 
 
-def _with_people(sides: Sequence[Contestant], game: EnvConfig, games: int | None, options: Any) -> Evaluation:
-    env = _game(game, 1)
-    parts = _parts(sides, env, options)
+def _with_people(
+    sides: Sequence[Contestant], games: Sequence[EnvConfig], num_games: int | None, options: Any
+) -> Evaluation:
+    meeting = Meeting(games, 1)
+    parts = _parts(sides, meeting.env, options)
     num_people = sum(side.is_human for side in sides)
     players: list[Seated] = []
     labels: list[str] = []
-    for number, side in enumerate(sides, start=1):
-        name = f"player {number}" if num_people > 1 else "you"
-        labels.append(name if side.is_human else side.label)
-        whose = "Your" if name == "you" else f"Player {number}'s"
-        players.append(
-            tuple(HumanPlayer(env, part.group, whose) for part in parts)
-            if side.is_human
-            else _seat(number - 1, side, game, env, parts, options)
-        )
-    return session(env, parts, players, labels, games=games, seed=options.seed)
+    people: dict[int, list[HumanPlayer]] = {}
+    for number, side in enumerate(sides):
+        if not side.is_human:
+            labels.append(side.label)
+            players.append(_seat(number, side, meeting, parts, options))
+            continue
+        labels.append(f"player {number + 1}" if num_people > 1 else "you")
+        whose = f"Player {number + 1}'s" if num_people > 1 else "Your"
+        people[number] = [HumanPlayer(meeting.game(number)[1], part, whose) for part in parts]
+        players.append(meeting.seated(number, people[number]))
+    return session(
+        meeting.env, parts, players, labels, people=people, games=num_games, seed=options.seed
+    )  # fmt: skip
 
 
 def _without_people(
-    sides: Sequence[Contestant], game: EnvConfig, games: int, options: Any
-) -> Evaluation:  # fmt: skip
-    env = FirstMatch(_game(game, min(games, SLOTS)))
+    sides: Sequence[Contestant], games: Sequence[EnvConfig], num_games: int, options: Any
+) -> Evaluation:
+    meeting = Meeting(games, min(num_games, SLOTS))
+    env = FirstMatch(meeting.env)
     parts = _parts(sides, env, options)
-    players = [_seat(number, side, game, env, parts, options) for number, side in enumerate(sides)]
-    alone = max(env.teams) == 0 and len(players) == 2
-    result = (compare if alone else evaluate)(env, parts, players, games=games, seed=options.seed)
+    players = [_seat(number, side, meeting, parts, options) for number, side in enumerate(sides)]
+    judge = compare if max(env.teams) == 0 and len(players) == 2 else evaluate
+    result = judge(env, parts, players, games=num_games, seed=options.seed, watch=Patience(num_games))
     if options.search:
-        seating.warn_of_unsearched(players[0])
+        seating.warn_of_unsearched(seen_by(players[0][0])[0])
     if options.render or options.save_replay:
-        own = [
-            next(k for k, part in enumerate(parts) if seat in part.seats) for seat in range(len(env.teams))
-        ]
-        seated = [
-            (sides[k].label, players[k][own[seat]]) for seat, k in enumerate(rotations(env.teams, 1).table[0])
-        ]
-        record = recording.annotate(env, game, _game(game, 1), seated, options.seed)
+        record = _recorded(env, sides, games, parts, players, options.seed)
         if options.render:
-            _show(record, _game(game, 1))
+            print("\n".join([playback.heading(record), *playback.pages(record)]))
         if options.save_replay:
             recording.save(record, options.save_replay)
     return result
 
 
-def _show(record: Recording, env: VectorEnv) -> None:
-    """Print a match board by board."""
-    for seat, label in enumerate(record.lineup):
-        print(f"seat {seat}: {label}")
-    for number, (board, step) in enumerate(recording.play_again(record, env)):
-        print(f"\n{board}\n")
-        for decision in step:
-            print(f"{number + 1}. {_described(decision)}")
-    returns = ", ".join(f"seat {seat} {value:+g}" for seat, value in enumerate(record.returns))
-    print(f"returns: {returns}\n")
+def _recorded(
+    match: FirstMatch,
+    sides: Sequence[Contestant],
+    games: Sequence[EnvConfig],
+    parts: Sequence[Part],
+    players: Sequence[Seated],
+    seed: int,
+) -> Recording:
+    """The first match, with what the policies thought."""
+    own = [next(k for k, part in enumerate(parts) if seat in part.seats) for seat in range(len(match.teams))]
+    seated = [
+        (sides[k].label, players[k][own[seat]]) for seat, k in enumerate(rotations(match.teams, 1).table[0])
+    ]
+    meeting = Meeting(games, 1)
+    return recording.annotate(match, meeting.games[0], meeting.env, seated, seed)
 
 
-def _described(decision: Decision) -> str:
-    """A decision as one line."""
-    played = decision.name if decision.name is not None else str(decision.action)
-    words = [f"seat {decision.seat} plays {played}"]
-    if decision.value is not None:
-        words.append(f"value {decision.value:+.2f}  entropy {decision.entropy:.2f}")
-    if decision.top:
-        words.append("  ".join(f"{choice.name} {choice.probability:.0%}" for choice in decision.top))
-    return "   ".join(words)
+class Patience:
+    """Says on stderr, twice a minute, how far the matches are: one may never end."""
+
+    def __init__(self, games: int, seconds: float = 30.0) -> None:
+        self.games, self.seconds = games, seconds
+        self._begun = self._said = time.monotonic()
+
+    def __call__(self, matches: Matches) -> None:
+        now = time.monotonic()
+        if now - self._said < self.seconds:
+            return
+        self._said = now
+        over = sum(len(lineup) for lineup, *_ in matches.finished)
+        print(
+            f"{over} of {self.games} matches are over after {now - self._begun:.0f} s; "
+            f"{matches.decisions} decisions made",
+            file=sys.stderr,
+        )
+
+
+def _replayed(options: Any) -> dict[str, Any]:
+    """Show the match on record, unless asked for JSON; what it was, and whether its game still gives it."""
+    if options.players or options.save_replay:
+        raise UserError("--replay FILE shows a match that was played: leave out players and --save-replay")
+    record = recording.load(options.replay)
+    reason = playback.unverified(record, options.env)
+    if not options.json:
+        playback.show(record)
+        game = f"{record.env_id} {record.env_kwargs}" if record.env_kwargs else record.env_id
+        print(f"verified: {game} gives the same match" if reason is None else f"not verified: {reason}")
+    return {
+        "env_id": record.env_id,
+        "lineup": record.lineup,
+        "returns": record.returns,
+        "steps": len(record.steps),
+        "verified": reason is None,
+    }
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:

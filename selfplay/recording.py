@@ -1,32 +1,39 @@
 """One match on record: what was played, what the policies thought of it, and playing it again.
 
-A match is its game, its seed and its actions; `play_again` reproduces it from those alone.
+A match is its game, its seed and its actions; `play_again` reproduces it from those alone. The boards are on
+record too, so that a match can be shown where its game is not at hand.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.vector import Group, Tree, VectorEnv
+from envs.seat_views import names_of
+from envs.vector import GameError, Group, Tree, VectorEnv
 from policies.heads import HeadInput
 from policies.spaces import leaves
 from selfplay.config import EnvConfig
+from selfplay.draws import Draws
 from selfplay.errors import UserError
+from selfplay.observation_text import observation_text
 from selfplay.part_play import PartPlay
 from selfplay.parts import Part
 from selfplay.players import Decision as PlayerDecision
 from selfplay.players import Player, PolicyPlayer
+from selfplay.views import Views, seen_by
 
-FORMAT = 1
+FORMAT = 2
+T = TypeVar("T")
 NUM_TOP = 3
 """Likeliest actions noted at each decision."""
 
@@ -62,7 +69,8 @@ class Recording:
     match_seed: int  # with the actions it gives the match
     lineup: tuple[str, ...]  # [A] who sat there
     returns: tuple[float, ...]  # [A]
-    steps: tuple[tuple[Decision, ...], ...]  # decisions of the seats that acted, step by step
+    steps: tuple[tuple[Decision, ...], ...]  # [T] decisions of the seats that acted, step by step
+    boards: tuple[str, ...]  # [T + 1] the match as text before each step and after the last
 
 
 class FirstMatch:
@@ -107,18 +115,18 @@ def annotate(
     watchers = {
         seat: _Watcher(env, seat, player)
         for seat, (_, player) in enumerate(seated)
-        if isinstance(player, PolicyPlayer)
+        if isinstance(seen_by(player)[0], PolicyPlayer)
     }
-    steps = []
+    steps, boards = [], []
     for number in _again(env, match.seed, match.actions, match.returns):
+        boards.append(_board(env))
         for watcher in watchers.values():
             watcher.earn(env)
         if number == len(match.actions):
             break
-        names = env.action_names(0)
         steps.append(
             tuple(
-                _decision(env, seat, action, names, watchers.get(seat))
+                _decision(env, seat, action, names_of(env, 0, seat), watchers.get(seat))
                 for seat, action in sorted(match.actions[number].items())
             )
         )
@@ -130,7 +138,27 @@ def annotate(
         lineup=tuple(label for label, _ in seated),
         returns=tuple(match.returns.tolist()),
         steps=tuple(steps),
+        boards=tuple(boards),
     )
+
+
+def _board(env: VectorEnv) -> str:
+    """The match of slot 0 as text; of a game that draws no board also what those see who are to act."""
+    first = env.envs[0] if isinstance(env, Views) else env
+    board = first.render(0)
+    if getattr(first, "has_board", _always)(0):
+        return board
+    seen = [
+        observation_text({path: leaf[0, place] for path, leaf in group.obs.items()}, f"seat {seat} sees")
+        for group in first.groups
+        for place, seat in enumerate(group.seats)
+        if first.to_act[0, seat]
+    ]
+    return "\n".join([*seen, board])
+
+
+def _always(game: int) -> bool:
+    return True
 
 
 def play_again(recording: Recording, env: VectorEnv) -> Iterator[tuple[str, tuple[Decision, ...]]]:
@@ -138,12 +166,14 @@ def play_again(recording: Recording, env: VectorEnv) -> Iterator[tuple[str, tupl
 
     env has one slot. Raises UserError where it does not give the returns on record.
     """
+    if len(env.teams) != len(recording.lineup):
+        raise UserError(f"{env.id} has {len(env.teams)} seats, the match on record {len(recording.lineup)}")
     actions = [
         {decision.seat: _leaves(env, decision.seat, decision.action) for decision in step}
         for step in recording.steps
     ]
     for number in _again(env, recording.match_seed, actions, recording.returns):
-        yield env.render(0), recording.steps[number] if number < len(actions) else ()
+        yield _board(env), recording.steps[number] if number < len(actions) else ()
 
 
 def save(recording: Recording, path: Path) -> None:
@@ -155,22 +185,76 @@ def save(recording: Recording, path: Path) -> None:
 
 
 def load(path: Path) -> Recording:
-    """Read what `save` wrote."""
+    """Read what `save` wrote; UserError of one line for anything else."""
     try:
-        table = json.loads(path.read_text())
-        if table.pop("format") != FORMAT:
-            raise UserError(f"{path} is a replay of another format; this version reads {FORMAT}")
-        steps = tuple(
-            tuple(Decision(**d | {"top": tuple(Choice(**c) for c in d["top"])}) for d in step)
-            for step in table.pop("steps")
-        )
-        return Recording(
-            lineup=tuple(table.pop("lineup")), returns=tuple(table.pop("returns")), steps=steps, **table
-        )
+        table = json.loads(path.read_text(), parse_constant=_refuse_constant)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a replay: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a replay: {' '.join(str(error).split())}") from error
+    if not isinstance(table, dict) or "format" not in table:
+        raise UserError(f"{path} is not a replay: it has no format")
+    if table["format"] != FORMAT:
+        raise UserError(f"{path} is a replay of another format; this version reads {FORMAT}")
+    try:
+        return _read(table)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is a damaged replay: {type(error).__name__} {error}") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _read(table: Mapping[str, Any]) -> Recording:
+    """A recording from its JSON object; raises one of four errors where it is not as `save` writes it."""
+    recording = Recording(
+        env_id=_of(str, table["env_id"]),
+        env_kwargs=_of(dict, table["env_kwargs"]),
+        seed=_of(int, table["seed"]),
+        match_seed=_of(int, table["match_seed"]),
+        lineup=tuple(_of(str, label) for label in table["lineup"]),
+        returns=tuple(_number(value) for value in table["returns"]),
+        steps=tuple(tuple(_read_decision(decision) for decision in step) for step in table["steps"]),
+        boards=tuple(_of(str, board) for board in table["boards"]),
+    )
+    if not 0 <= recording.match_seed < 2**64:
+        raise ValueError("match_seed is out of range")
+    if len(recording.returns) != len(recording.lineup):
+        raise ValueError("there must be a return for each seat")
+    if len(recording.boards) != len(recording.steps) + 1:
+        raise ValueError("there must be a board before each step and one after the last")
+    seats = {decision.seat for step in recording.steps for decision in step}
+    if not seats <= set(range(len(recording.lineup))):
+        raise ValueError("a decision is of a seat that is not in the lineup")
+    return recording
+
+
+def _read_decision(table: Mapping[str, Any]) -> Decision:
+    thought = {name: None if table[name] is None else _number(table[name]) for name in ("value", "entropy")}
+    if (thought["value"] is None) != (thought["entropy"] is None):
+        raise ValueError("a decision has one of value and entropy without the other")
+    top = tuple(
+        Choice(_of(int, each["action"]), _of(str, each["name"]), _number(each["probability"]))
+        for each in table["top"]
+    )
+    name = table["name"]
+    return Decision(
+        _of(int, table["seat"]), table["action"], None if name is None else _of(str, name), **thought, top=top
+    )
+
+
+def _of(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is not of type {kind.__name__}")
+    return value
+
+
+def _number(value: Any) -> float:
+    number = float(_of(int, value) if isinstance(value, int) else _of(float, value))
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 def _again(
@@ -185,7 +269,10 @@ def _again(
                 f"{env.id} does not ask the seats on record at step {number}: the game has changed"
             )
         yield number
-        env.step(tuple(_scattered(group, step) for group in env.groups))
+        try:
+            env.step(tuple(_scattered(group, step) for group in env.groups))
+        except GameError as error:
+            raise UserError(f"the match on record cannot be played again: {error}") from error
         given += env.reward[0]
     if not env.over[0] or not np.allclose(given, returns):
         raise UserError(
@@ -213,17 +300,26 @@ def _place(env: VectorEnv, seat: int) -> tuple[int, int]:
 
 def _leaves(env: VectorEnv, seat: int, action: Any) -> Tree:
     """An action's leaves from what JSON kept of it."""
-    paths = leaves(env.groups[_place(env, seat)[0]].action_space)
-    return {path: np.asarray(action if path == "" else action[path]) for path in paths}
+    own = leaves(env.groups[_place(env, seat)[0]].action_space)
+    try:
+        return {
+            path: np.asarray(action if path == "" else action[path], leaf.dtype).reshape(leaf.shape)
+            for path, leaf in own.items()
+        }
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{env.id}: the action {action!r:.60} on record does not fit it") from error
 
 
 class _Watcher:
     """A policy that follows a match from one seat, while the seat does what is on record."""
 
     extras: tuple[str, ...]
+    own: Callable[[Tree], Tree]
 
-    def __init__(self, env: VectorEnv, seat: int, player: PolicyPlayer) -> None:
-        self.policy = player.policy
+    def __init__(self, env: VectorEnv, seat: int, player: Player) -> None:
+        policy, self.own = seen_by(player)
+        assert isinstance(policy, PolicyPlayer)
+        self.policy = policy.policy
         self.state_shape, self.extras = player.state_shape, player.extras
         number, place = _place(env, seat)
         self.group = env.groups[number]
@@ -249,10 +345,10 @@ class _Watcher:
 
     @torch.inference_mode()
     def act(
-        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: np.random.Generator
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rng: Draws
     ) -> PlayerDecision:
         """The action on record; what the policy thinks of it is kept."""
-        out = self.policy.step(_tensors(obs), torch.from_numpy(is_first), torch.from_numpy(state))
+        out = self.policy.step(_tensors(self.own(obs)), torch.from_numpy(is_first), torch.from_numpy(state))
         legal, head, space = _tensors(mask), self.policy.head, self.group.action_space
         _, entropy = head.evaluate(out.head, legal, _tensors(self.action))
         self.value, self.entropy = float(out.value[0]), float(entropy[0])

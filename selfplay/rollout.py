@@ -15,6 +15,7 @@ from envs.failures import RAISED
 from envs.vector import GameError, Tree, VectorEnv
 from policies.spaces import PREVIOUS_ACTION, PREVIOUS_REWARD, leaves
 from selfplay.draws import MatchDraws
+from selfplay.errors import UserError
 from selfplay.fragments import Fragment, concatenate
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups, MatchResults
@@ -178,7 +179,7 @@ class Matches:
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
             call(*arguments)
-        except GameError:
+        except (GameError, UserError):
             raise
         except RAISED as error:  # a user's game may fail in any way
             raise _GameFailure from error

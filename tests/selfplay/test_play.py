@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from envs.connect_four import ConnectFour, one_ply
 from envs.vector import Group
 from selfplay import checkpoint, config, contestants, play, recording, worker
 from selfplay.errors import UserError
-from selfplay.evaluate import SLOTS, elo_difference, rotations, score_interval, summary
+from selfplay.evaluate import SLOTS, elo_difference, evaluate, rotations, score_interval, summary
 from selfplay.league.league import League
 from selfplay.learner import Learner
 from selfplay.matches import MatchResults, score
@@ -351,7 +353,9 @@ def test_runs_of_different_games(run, tmp_path, highest_number, capsys):
     assert f"{run} connect_four" in line
     assert f"{other} {highest_number}" in line
     third = make_run(tmp_path / "third", env={"id": highest_number, "kwargs": {"num_teams": 3}})
-    assert "{'num_teams': 3}" in refused(capsys, other, third)
+    line = refused(capsys, other, third)
+    assert "{'num_teams': 3}" in line
+    assert "--env.kwargs.num_teams VALUE" in line
     assert played(capsys, other, third, "--env.kwargs.num_teams", "2", "--games", 2)["games"] == 2
 
 
@@ -362,6 +366,31 @@ def test_a_policy_of_other_spaces(tmp_path, highest_number, capsys):
     line = refused(capsys, *argv, "--env.kwargs.num_inputs", "5")
     assert f"{path} (iteration-00000005) does not fit {highest_number}" in line
     assert "size mismatch" in line
+
+
+def test_weights_of_another_configuration(run, tmp_path, capsys):
+    """As where somebody edits config.toml, or a run of an older version."""
+    shutil.copytree(run, tmp_path / "copy")
+    file = tmp_path / "copy" / "config.toml"
+    text = file.read_text()
+    file.write_text(text.replace("hidden_size = 16", "hidden_size = 24"))
+    assert "does not fit connect_four" in refused(capsys, tmp_path / "copy", "random")
+    file.write_text(text.replace('core = "lstm"', 'core = "gru"'))
+    assert "does not fit connect_four" in refused(capsys, tmp_path / "copy", "random")
+    file.write_text(text.replace("hidden_size = 16", "hidden_sise = 16"))
+    assert "hidden_sise" in refused(capsys, tmp_path / "copy", "random")
+
+
+def test_a_match_that_goes_on_and_on_says_so(capsys):
+    env = ConnectFour(2)
+    random = (BotPlayer(random_bot(env.groups[0].action_space)),)
+    watch = play.Patience(4, seconds=0.0)
+    evaluate(env, split(env, ["group"]), [random, random], games=4, seed=0, watch=watch)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "0 of 4 matches are over after 0 s; 2 decisions made"
+    assert lines[-1].startswith("3 of 4 matches are over")
+    evaluate(env, split(env, ["group"]), [random, random], games=4, seed=0, watch=play.Patience(4))
+    assert capsys.readouterr().err == ""
 
 
 # Recordings
@@ -432,6 +461,117 @@ def test_a_replay_that_ends_otherwise_is_refused(run, tmp_path, capsys):
     file.write_text("{}")
     with pytest.raises(UserError, match="not a replay"):
         recording.load(file)
+
+
+def test_a_replay_is_shown_without_its_game(run, tmp_path, capsys):
+    """All of it where nobody is at a terminal, and whether the game still gives it."""
+    file = tmp_path / "match.json"
+    played(capsys, run, "random", "--games", 2, "--save-replay", file)
+    record = recording.load(file)
+    assert [board for board, _ in recording.play_again(record, ConnectFour(1))] == list(record.boards)
+    assert play.main(["--replay", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert all(board in out for board in record.boards)
+    assert f"seat 1: random\n\n{record.boards[0]}" in out
+    assert f"{len(record.steps)}. seat" in out
+    assert "returns: seat 0 " in out
+    assert out.endswith("verified: connect_four gives the same match\n")
+    assert played(capsys, "--replay", file) == {
+        "env_id": "connect_four",
+        "lineup": list(record.lineup),
+        "returns": list(record.returns),
+        "steps": len(record.steps),
+        "verified": True,
+    }
+    recording.save(replace(record, env_id="openspiel:no_such_game"), file)
+    assert play.main(["--replay", str(file)]) == 0
+    assert "not verified: " in capsys.readouterr().out
+
+
+def test_code_that_a_replay_names_is_not_run(highest_number, tmp_path, capsys):
+    file = tmp_path / "match.json"
+    players = ["bot:plays_2", "bot:plays_1", "bot:plays_0"]
+    played(capsys, *players, "--env", highest_number, "--games", 3, "--save-replay", file)
+    assert played(capsys, "--replay", file)["verified"] is False
+    assert played(capsys, "--replay", file, "--env", highest_number)["verified"] is True
+    assert "--env connect_four is not the game on record" in refused(
+        capsys, "--replay", file, "--env", "connect_four"
+    )
+
+
+def broken_first(change):
+    def apply(table):
+        change(table["steps"][0][0])
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("boards"), "'boards'"),
+        (lambda t: t["boards"].pop(), "a board before each step"),
+        (lambda t: t["boards"].__setitem__(0, 3), "3 is not of type str"),
+        (lambda t: t.update(returns=[1.0]), "a return for each seat"),
+        (lambda t: t.update(returns=["1", "2"]), "'1' is not of type float"),
+        (lambda t: t.update(match_seed=-1), "match_seed"),
+        (lambda t: t.update(steps=7), "not iterable"),
+        (lambda t: t.update(format=1), "another format"),
+        (broken_first(lambda d: d.update(seat=2)), "not in the lineup"),
+        (broken_first(lambda d: d.update(value=None)), "value and entropy"),
+        (broken_first(lambda d: d["top"].append({})), "'action'"),
+        (broken_first(lambda d: d.update(action="left")), "does not fit"),
+        (broken_first(lambda d: d.update(action=[1, 2])), "does not fit"),
+        (broken_first(lambda d: d.update(action=9)), "cannot be played again"),
+        (lambda t: t.update(returns=[-x for x in t["returns"]]), "as on record"),
+    ],
+)
+def test_damaged_replays_are_refused_in_one_line(run, tmp_path, capsys, change, words):
+    file = tmp_path / "match.json"
+    played(capsys, run, "bot:one_ply", "--games", 2, "--save-replay", file)
+    table = json.loads(file.read_text())
+    change(table)
+    file.write_text(json.dumps(table))
+    assert words in refused(capsys, "--replay", file)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}'])
+def test_what_is_no_replay_is_refused(tmp_path, capsys, content):
+    file = tmp_path / "match.json"
+    file.write_bytes(content)
+    assert "is not a replay" in refused(capsys, "--replay", file)
+    assert "cannot read" in refused(capsys, "--replay", tmp_path / "nowhere.json")
+
+
+def test_a_replay_is_turned_by_keys_at_a_terminal(run, tmp_path, capsys):
+    file = tmp_path / "match.json"
+    played(capsys, run, "random", "--games", 2, "--save-replay", file)
+    pages = len(recording.load(file).boards)
+    ours, theirs = pty.openpty()
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "selfplay.play", "--replay", str(file)], stdin=theirs, stdout=theirs
+    )
+    os.close(theirs)
+
+    def page():
+        text = b""
+        while not text.rstrip().endswith(b"quits"):
+            text += os.read(ours, 4096)
+        return text.decode()
+
+    try:
+        assert f"[1 of {pages}]" in page()
+        os.write(ours, b"\n")
+        assert f"[2 of {pages}]" in page()
+        os.write(ours, b"\x1b[C")
+        assert f"[3 of {pages}]" in page()
+        os.write(ours, b"\x1b[D")
+        assert f"[2 of {pages}]" in page()
+        os.write(ours, b"q")
+        assert shown.wait(timeout=60) == 0
+    finally:
+        shown.kill()
+        os.close(ours)
 
 
 def test_simultaneous_moves_are_recorded(highest_number, tmp_path, capsys):
