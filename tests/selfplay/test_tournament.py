@@ -195,6 +195,21 @@ def test_others_and_their_order_change_nothing(runs, held):
     ]
 
 
+def test_each_sees_the_game_in_its_own_way(tmp_path, held):
+    """Runs on numbers and on numbers beside an image; the scripted player reads what its opponent does."""
+    short = {"max_steps": 20}
+    envs = [{"id": "pong", "kwargs": short | more} for more in ({}, {"observation": "both"})]
+    plain, seeing = (make_run(tmp_path / f"run{k}", env=env) for k, env in enumerate(envs))
+    report = held(plain, seeing, "random", "--games", 4)
+    assert report["env_kwargs"] is None
+    again = held(seeing, "random", "--games", 4, output="alone")
+    assert again["env_kwargs"] == short | {"observation": "both"}
+    names = {str(seeing), "random"}
+    kept = [row for row in report["pairs"] if {row["a"], row["b"]} == names]
+    assert [row["mean_return"] for row in kept] == [row["mean_return"] for row in again["pairs"]]
+    assert matches_kept(tmp_path / "alone") < matches_kept(tmp_path / "kept")
+
+
 def test_identity_is_of_what_plays(runs, tmp_path):
     first, second = (contestants.find(str(path)) for path in runs)
     assert identity(contestants.find("random"), greedy=True) == "random"
