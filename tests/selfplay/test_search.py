@@ -1,5 +1,8 @@
 """Search: positions with one right move, backups and beliefs by hand, and that nothing hidden is known."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +24,7 @@ from selfplay.search.player import Searcher, picked
 from selfplay.search.seating import seat_by_seat
 from selfplay.search.tree import Search, _Step, drawn
 from selfplay.search.worlds import Simulator, take
-from tests.selfplay.test_play import highest_number, make_run, played, refused  # noqa: F401
+from tests.selfplay.test_play import HighestNumber, make_run, played, refused
 
 SLOTS = 64
 
@@ -364,10 +367,10 @@ def test_matches_are_the_same_again_and_alone(game, spec):
 
 def test_beliefs_are_let_go_and_thoughts_forgotten(monkeypatch):
     first, kept = play_matches(TicTacToe, 2, 8, 6)
-    monkeypatch.setattr(player_module, "MOST_THOUGHTS", 20)
+    monkeypatch.setattr(player_module, "MOST_THOUGHTS", 10)
     again, searcher = play_matches(TicTacToe, 2, 8, 6)
     assert again == first
-    assert searcher.sim.minds.size < 40 < kept.sim.minds.size
+    assert searcher.sim.minds.size < 30 < kept.sim.minds.size
     assert all(len(player.beliefs) <= 2 for player in searcher.players)
 
 
@@ -384,7 +387,7 @@ def test_games_from_elsewhere_whose_state_is_their_history():
 
 
 def test_it_wins_more_than_the_policy_alone():
-    result, _ = play_matches(TicTacToe, 40, 40, 24, greedy=True)
+    result, _ = play_matches(TicTacToe, 20, 20, 24, greedy=True, flat=True)
     assert result.score_ci95[0] > 0.6
 
 
@@ -429,7 +432,10 @@ def test_search_is_an_option_of_play(run, capsys):
     assert once["games"] == 4
 
 
-def test_who_cannot_search(run, highest_number, tmp_path, capsys):
+def test_who_cannot_search(run, tmp_path, monkeypatch, capsys):
+    module = types.ModuleType("highest_number")
+    module.make = HighestNumber
+    monkeypatch.setitem(sys.modules, "highest_number", module)
     message = refused(capsys, "random", run, "--search", 8)
     assert "--search 8: it is A that searches, and random is no policy" in message
     path = make_run(tmp_path / "numbers", env={"id": "python:highest_number:make"})
