@@ -1,4 +1,4 @@
-"""Several learners on Ray: in turns they give the numbers of one process; side by side they train all the same."""
+"""Several learners on Ray: in turns with the numbers of one process, or side by side."""
 
 import json
 import os
