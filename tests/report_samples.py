@@ -51,7 +51,7 @@ def sample(num_players: int, *, has_winners: bool = True, text: str = "made up")
         encounters=(Encounters("main", tuple(met.tolist()), tuple((met // 10).tolist())),),
         recent_from=360,
         payoffs=_payoffs(rng, strength, has_winners),
-        replays=(Replay("draw", _match(text), ()), Replay("grid", _match(text), _boards())),
+        replays=(Replay("words", _match(text, ("no grid",) * 4)), Replay("grid", _match(text, _boards()))),
         config=config.dump(config.load("connect_four")) + f'note = "{text}"\n',
         versions=(Fact("python", "3.11.2"), Fact("selfplay", text)),
     )
@@ -123,10 +123,10 @@ def _panels(rng: np.random.Generator, text: str) -> tuple[Panel, ...]:
     )
 
 
-def _match(text: str) -> Recording:
+def _match(text: str, boards: tuple[str, ...]) -> Recording:
     top = (Choice(3, "4", 0.75), Choice(2, text, 0.25))
     steps = tuple((Decision(k % 2, 3, "4", 0.1 * k, 0.56, top if k % 2 else ()),) for k in range(3))
-    return Recording("connect_four", {}, 0, 1, ("main-000001", text), (1.0, -1.0), steps)
+    return Recording("connect_four", {}, 0, 1, ("main-000001", text), (1.0, -1.0), steps, boards)
 
 
 def _boards() -> tuple[str, ...]:

@@ -1,77 +1,108 @@
-"""What in a run's metrics deserves a warning."""
+"""What in a run deserves a warning: in its metrics, and in its league. N players."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from selfplay.league import diagnosis
+from selfplay.league.payoffs import Payoffs
+from selfplay.league.store import Player
 from selfplay.report.curves import Rows, mean
 from selfplay.report.data import Finding
 
-KL = 0.05
 STALENESS = 1.0
 """Versions; OpenAI Five (arXiv:1912.06680) aims for 0 to 1, and lost much at about 8."""
 CHECKED = (
-    f"KL of an update (at most {KL})",
-    f"staleness (at most {STALENESS:g})",
-    "explained variance (above 0)",
+    "cycles between past selves",
+    "forgetting of past selves",
+    "past selves that beat the main learner",
+    "entropy that is gone or fell at once",
+    f"updates too large (KL above {diagnosis.LARGE_KL})",
+    "past selves that are near-copies",
+    f"staleness (above {STALENESS:g})",
+    "values that explain nothing",
     "losses that are not finite",
     "matches dropped",
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """How the main learner fared against the past selves of the pool: before, and lately."""
+
+    names: tuple[str, ...]  # [N]
+    early: np.ndarray  # [N, 3] wins, draws, losses
+    recent: np.ndarray  # [N, 3]
+
+
+def lately(players: Sequence[Player]) -> int:
+    """The iteration after which the main learner's results are recent: of its last snapshot but one."""
+    mains = [p.iteration for p in players if p.kind == "snapshot" and p.retired is None and p.role == "main"]
+    return mains[-2] if len(mains) > 1 else -1
+
+
+def league(
+    players: Sequence[Player], payoffs: Payoffs, past: Past, distances: Iterable[tuple[str, str, float]]
+) -> tuple[Finding, ...]:
+    """Findings in the payoffs and weights; distances: of past selves' weights from their parents'."""
+    frozen = [player.name for player in players if player.kind != "learning"]
+    index = [payoffs.players.index(name) for name in frozen]
+    counts = payoffs.counts.sum(axis=2)[np.ix_(index, index)]
+    return _findings(
+        [
+            *diagnosis.cycles(frozen, counts),
+            *diagnosis.forgetting(past.names, past.early, past.recent),
+            *diagnosis.beaten(past.names, past.recent),
+            *diagnosis.copies_by_weights(distances),
+        ]
+    )
+
+
 def training(rows: Rows) -> tuple[Finding, ...]:
-    """Findings in the metrics; where they change with training, in the last tenth of the iterations."""
+    """Findings in the metrics; staleness and values are those of the last tenth of the iterations."""
     last = rows[-max(len(rows) // 10, 1) :]
-    found = []
-    kl = mean(last, "loss/kl")
-    if kl is not None and kl > KL:
-        found.append(
-            Finding(
-                "Updates are large",
-                f"The KL divergence of an update averages {kl:.3f} nats at the end; above {KL} learning "
-                "becomes unstable. A smaller ppo.lr or fewer epochs make it smaller.",
-            )
-        )
+    found = list(_findings(diagnosis.collapse(rows, discrete=_is_discrete(rows))))
     staleness = mean(last, "data/staleness")
     if staleness is not None and staleness > STALENESS:
-        found.append(
-            Finding(
-                "Data is stale",
-                f"Samples are {staleness:.2g} versions old on average at the end; about "
-                f"{STALENESS:g} is aimed for.",
-            )
-        )
+        text = f"Samples are {staleness:.2g} versions old at the end; at most about {STALENESS:g} is sound."
+        found.append(Finding("Stale data", text))
     explained = mean(last, "loss/explained_variance")
     if explained is not None and explained <= 0:
-        found.append(
-            Finding(
-                "Values are not learned",
-                f"Explained variance averages {explained:.2f} at the end: the value estimate is no better "
-                "than a constant.",
-            )
-        )
+        text = f"They explain {explained:.2f} of the variance at the end: no more than a constant does."
+        found.append(Finding("Values that explain nothing", text))
     broken = [row for row in rows if _not_finite(row)]
     if broken:
-        found.append(
-            Finding(
-                "Losses that are not finite",
-                f"In {len(broken)} iterations, first in {broken[0]['iteration']}: "
-                f"{', '.join(_not_finite(broken[0]))}.",
-            )
-        )
+        names = ", ".join(_not_finite(broken[0]))
+        text = f"In {len(broken)} iterations, first in {broken[0]['iteration']}: {names}."
+        found.append(Finding("Losses that are not finite", text))
     dropped = sum(row.get("match/dropped") or 0 for row in rows)
     if dropped:
-        found.append(
-            Finding("Matches were dropped", f"{dropped:g} have no result: the game's own code raised.")
-        )
+        text = f"{dropped:g} have no result, as the game's own code raised."
+        found.append(Finding("Matches dropped", text))
     return tuple(found)
+
+
+def _findings(found: Iterable[diagnosis.Finding]) -> tuple[Finding, ...]:
+    """As the page shows them: what stands before the first colon is the title."""
+    parts = (finding.text.partition(": ") for finding in found)
+    return tuple(Finding(title[:1].upper() + title[1:], text) for title, _, text in parts)
+
+
+def _is_discrete(rows: Rows) -> bool:
+    """Whether actions are choices: a density's entropy goes below 0, that of choices never."""
+    return all(
+        value is None or value >= 0
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("loss/entropy")
+    )
 
 
 def _not_finite(row: Mapping[str, Any]) -> list[str]:
     """Losses of a row that are null, as metrics.jsonl writes what is not finite."""
-    return [
-        name
-        for name, value in row.items()
-        if name.startswith(("loss/policy", "loss/value", "loss/grad_norm")) and value is None
-    ]
+    losses = ("loss/policy", "loss/value", "loss/entropy", "loss/grad_norm")
+    return [name for name, value in row.items() if value is None and name.startswith(losses)]

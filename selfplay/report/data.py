@@ -106,7 +106,6 @@ class Replay:
 
     name: str
     recording: Recording
-    boards: tuple[str, ...]  # before each step, and at the end; empty where the game draws none
 
 
 @dataclass(frozen=True, slots=True)

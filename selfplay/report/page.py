@@ -104,7 +104,7 @@ def _replay(replay: Replay) -> dict[str, Any]:
         "name": replay.name,
         "lineup": record.lineup,
         "returns": _rounded(record.returns),
-        "boards": replay.boards,
+        "boards": record.boards,
         "steps": [
             [
                 asdict(decision)

@@ -10,14 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from selfplay import config as configuration
 from selfplay import recording
 from selfplay.errors import UserError
+from selfplay.league import diagnosis
+from selfplay.league.diagnosis import weight_distance
 from selfplay.league.payoffs import Meeting, Payoffs
 from selfplay.league.ratings import Rating
 from selfplay.league.store import Player, Store
 from selfplay.matches import MAIN
 from selfplay.report import checks, curves, league_table
+from selfplay.report.checks import Past
 from selfplay.report.curves import Rows
 from selfplay.report.data import Fact, Finding, Replay, ReportData
 from selfplay.run_directory import METRICS, RunDirectory
@@ -37,6 +42,8 @@ class League:
     history: list[tuple[int, str, Rating]]
     payoffs: Payoffs
     meetings: dict[int, list[Meeting]]  # by iteration
+    past: Past  # the main learner against past selves
+    distances: list[tuple[str, str, float]]  # of the newest past selves' weights from their parents'
 
 
 def read(path: Path | str) -> ReportData:
@@ -57,7 +64,11 @@ def read(path: Path | str) -> ReportData:
     return ReportData(
         title=run.config.env.id,
         facts=_facts(run, rows, league),
-        findings=(*checks.training(rows), *unreadable),
+        findings=(
+            *checks.league(league.players, league.payoffs, league.past, league.distances),
+            *checks.training(rows),
+            *unreadable,
+        ),
         checked=checks.CHECKED,
         agent_steps=tuple(group[-1]["agent_steps"] for group in groups),
         iterations=tuple(group[-1]["iteration"] for group in groups),
@@ -76,7 +87,36 @@ def read(path: Path | str) -> ReportData:
 
 def _league(run: RunDirectory) -> League:
     with Store(run.league, readonly=True) as store:
-        return League(store.players(), store.ids(), store.rating_history(), store.payoffs(), store.meetings())
+        players, ids, payoffs = store.players(), store.ids(), store.payoffs()
+        return League(
+            players,
+            ids,
+            store.rating_history(),
+            payoffs,
+            store.meetings(),
+            _past(store, players, ids, payoffs),
+            _distances(store, players),
+        )
+
+
+def _past(store: Store, players: Sequence[Player], ids: dict[str, int], payoffs: Payoffs) -> Past:
+    """The main learner's results against the pool."""
+    names = tuple(p.name for p in players if p.kind == "snapshot" and p.retired is None)
+    late = store.counts_since(checks.lately(players), ids[MAIN])
+    recent = np.array([late.get(ids[name], (0, 0, 0)) for name in names], np.int64).reshape(-1, 3)
+    place = {name: k for k, name in enumerate(payoffs.players)}
+    column = np.array([place[name] for name in names], np.int64)
+    return Past(names, payoffs.counts[place[MAIN], column].sum(axis=1) - recent, recent)
+
+
+def _distances(store: Store, players: Sequence[Player]) -> list[tuple[str, str, float]]:
+    """How far the newest past self of each lineage is from its parent."""
+    newest = {league_table.lineage(player): player for player in players if player.weights is not None}
+    return [
+        (each.name, each.parent, weight_distance(store.weights(each.name), store.weights(each.parent)))
+        for each in newest.values()
+        if each.parent is not None
+    ]
 
 
 def _steps_at(rows: Rows) -> Callable[[int], int]:
@@ -94,9 +134,10 @@ def _facts(run: RunDirectory, rows: Rows, league: League) -> tuple[Fact, ...]:
     last = rows[-1]
     num_past = sum(player.kind == "snapshot" for player in league.players)
     return (
-        Fact("Run", run.path.resolve().name, str(run.path.resolve())),
+        Fact("Run", run.path.resolve().name),
         _strength(rows, league),
         *_scores(rows),
+        *_weakest(league.past),
         Fact("Decisions learned from", f"{last['agent_steps']:,}"),
         Fact("Iterations", f"{last['iteration']:,}"),
         Fact("Time", duration(last["seconds"]), "training, without pauses between resumptions"),
@@ -129,6 +170,16 @@ def _scores(rows: Rows) -> tuple[Fact, ...]:
     return tuple(Fact(f"Score against {name}", f"{value:.1%}") for name, value in scores.items())
 
 
+def _weakest(past: Past) -> tuple[Fact, ...]:
+    """The past self of the pool that the main learner scores least against lately."""
+    lowest = diagnosis.lowest_score(past.names, past.recent)
+    if lowest is None:
+        return ()
+    low, high = lowest.interval
+    note = f"against {lowest.player}, 95% {low:.1%} to {high:.1%}, {lowest.games} matches"
+    return (Fact("Lowest score against a past self", f"{lowest.score:.1%}", note),)
+
+
 def duration(seconds: float) -> str:
     """4000 -> "1 h 06 min"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -149,7 +200,7 @@ def _replays(folder: Path) -> tuple[tuple[Replay, ...], tuple[Finding, ...]]:
         if len(found) == MOST_REPLAYS or size > left:
             continue
         try:
-            found.append(Replay(path.stem, recording.load(path), ()))
+            found.append(Replay(path.stem, recording.load(path)))
             left -= size
         except UserError as error:
             unreadable.append(Finding("A replay cannot be read", str(error)))

@@ -64,19 +64,23 @@ class Chromium:
         self._process.wait()
 
     def open(self, path: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Open a file in a fresh page of this size and wait until it says that it is drawn."""
+        """Open a file in a page of this size and wait until it says that it is drawn."""
+        if self._session is None:
+            target = self._call("Target.createTarget", url="about:blank", session=None)["targetId"]
+            reply = self._call("Target.attachToTarget", targetId=target, flatten=True, session=None)
+            self._session = reply["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+        self.call("Page.navigate", url="about:blank")
         self.complaints.clear()
         self.requests.clear()
-        target = self._call("Target.createTarget", url="about:blank", session=None)["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True, session=None)[
-            "sessionId"
-        ]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
         self.call(
             "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
-        )  # fmt: skip
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.absolute().as_uri())

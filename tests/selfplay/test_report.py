@@ -208,7 +208,9 @@ def test_of_many_past_selves_an_even_part_is_shown(monkeypatch):
 
 def test_the_newest_replays_that_can_be_read_are_taken(tmp_path, monkeypatch):
     path = make_run(tmp_path / "run")
-    match = Recording("connect_four", {}, 0, 1, ("a", "b"), (1.0, -1.0), ((Decision(0, 3, "4"),),))
+    match = Recording(
+        "connect_four", {}, 0, 1, ("a", "b"), (1.0, -1.0), ((Decision(0, 3, "4"),),), ("a", "b")
+    )
     for k in range(4):
         recording.save(match, path / "replays" / f"match_{k}.json")
     (path / "replays" / "torn.json").write_text('{"format": 1, ')
@@ -264,25 +266,51 @@ def test_panels_hold_what_the_run_has():
 
 def test_nothing_suspicious_in_a_sound_run():
     sound = {"loss/kl": 0.01, "data/staleness": 0.5, "loss/explained_variance": 0.4, "match/dropped": 0}
-    assert checks.training([{"iteration": k} | sound for k in range(1, 31)]) == ()
+    assert checks.training([{"iteration": k, "loss/entropy": 1.0} | sound for k in range(1, 31)]) == ()
     assert checks.training([{"iteration": 1}]) == ()
 
 
 @pytest.mark.parametrize(
     ("metric", "values", "title"),
     [
-        ("loss/kl", [0.01] * 18 + [0.08, 0.04], "Updates are large"),  # 0.06 in the last tenth
-        ("data/staleness", [0.0] * 18 + [1.5, 1.5], "Data is stale"),
-        ("loss/explained_variance", [0.5] * 18 + [-0.1, 0.05], "Values are not learned"),
+        ("loss/kl", [0.01] * 15 + [0.06] * 5, "Updates too large"),
+        ("loss/entropy", [1.0] * 10 + [0.01] * 10, "Entropy gone"),
+        ("data/staleness", [0.0] * 18 + [1.5, 1.5], "Stale data"),
+        ("loss/explained_variance", [0.5] * 18 + [-0.1, 0.05], "Values that explain nothing"),
         ("loss/value", [0.5] * 10 + [None] + [0.5] * 9, "Losses that are not finite"),
-        ("match/dropped", [0] * 5 + [3] + [0] * 14, "Matches were dropped"),
+        ("match/dropped", [0] * 5 + [3] + [0] * 14, "Matches dropped"),
     ],
 )
 def test_what_is_suspicious_is_found(metric, values, title):
     (finding,) = checks.training(rows(**{metric: values}))
     assert finding.title == title
-    early = values[:2] if metric in ("loss/value", "match/dropped") else values[:18] + values[:2]
+    early = values[:2] if metric in ("loss/value", "match/dropped") else values[:10] + values[:2]
     assert checks.training(rows(**{metric: early})) == ()
+
+
+def test_a_densitys_entropy_has_no_zero():
+    values = [1.0] * 10 + [-1.0] * 10
+    assert checks.training(rows(**{"loss/entropy": values})) == ()
+
+
+def test_the_league_is_looked_at(tmp_path):
+    names = ("main-000001", "main-000003", "bot:good")
+    circle = [(3, names[k], names[(k + 1) % 3], 60, 0, 20) for k in range(3)]
+    early = (1, "main", "main-000003", 40, 0, 0), (1, "main", "main-000001", 30, 0, 10)
+    late = (20, "main", "main-000001", 10, 0, 90), (20, "main", "main-000003", 5, 0, 30)
+    path = make_run(tmp_path / "run", met=(*circle, MET[0], *early, *late))
+    data = reader.read(path)
+    found = [(finding.title, finding.text) for finding in data.findings]
+    assert sorted(title for title, _ in found) == [
+        "Beaten by a past self", "Beaten by a past self", "Cycle", "Forgetting", "Forgetting",
+    ]  # fmt: skip
+    texts = " ".join(text for _, text in found)
+    assert texts.count("60:20") == 3
+    assert "against main-000003 fell from 1.00 (40 matches) to 0.14 (35 matches)" in texts
+    assert "10:90 against main-000001" in texts
+    (lowest,) = (fact for fact in data.facts if fact.name == "Lowest score against a past self")
+    assert lowest.value == "10.0%"
+    assert lowest.note == "against main-000001, 95% 5.5% to 17.4%, 100 matches"
 
 
 # The page
