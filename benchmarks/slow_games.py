@@ -1,8 +1,9 @@
 """What training costs beside a game in Python: the bare game, our adapter, and training with it.
 
-    python -m benchmarks.slow_games [GAME ...] [--seconds 4] [--rounds 3] [--num-games 512]
+    python -m benchmarks.slow_games [GAME ...] [--seconds 2] [--rounds 7] [--set rollout.num_games=256]
 
-Three contestants in turn, each on every core, each measured in processes of its own:
+Three contestants, each on every core, each in processes of its own, which are warmed up once and then
+take turns of some seconds, so that a machine whose speed changes is as fast for one as for the others:
 
 - bare: one match in each process, played by the library's own interface, without wrappers that only
   check, its actions random and drawn beforehand where no mask forbids any;
@@ -11,12 +12,16 @@ Three contestants in turn, each on every core, each measured in processes of its
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
 
 Counted are decisions a second of all seats, in training those of past selves too. A step is one move of
-the game: of one seat, or of all at once. Loss is the share of the bare game's rate that training lacks.
+the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the rounds of
+the rate to that of the bare game's turns before and after. Snapshots and their ratings come seldom, so that
+their share of the time is that of all turns together. Loss is the share of the bare game's rate that
+training lacks, ratings included.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
@@ -24,7 +29,9 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -54,10 +61,16 @@ NUM_DRAWN = 1009
 
 
 class Rate(NamedTuple):
-    """What one process measured."""
+    """What one process measured in one turn."""
 
-    decisions: float  # a second
-    steps: float  # a second; 0: not counted
+    decisions: float  # a second, of the time without ratings
+    steps: float = 0.0  # a second; 0: not counted
+    ratings: float = 0.0  # seconds for snapshots, their ratings and results of matches
+    seconds: float = 0.0  # of the turn
+
+
+Turn = Callable[[float], Rate]
+"""Goes on for about so many seconds."""
 
 
 # A bare game plays matches for ever, and yields the number of decisions of each step.
@@ -155,12 +168,13 @@ BARE: dict[str, Callable[[str], Iterator[int]]] = {
 }
 
 
-def bare(config: Config, seconds: float) -> Rate:
+@contextlib.contextmanager
+def bare(config: Config) -> Iterator[Turn]:
     """The game alone, in this process."""
     source, _, rest = config.env.id.partition(":")
     play = BARE[source](rest)
     _count(play, WARM_UP)
-    return _count(play, seconds)
+    yield lambda seconds: _count(play, seconds)
 
 
 def _count(play: Iterator[int], seconds: float) -> Rate:
@@ -173,96 +187,158 @@ def _count(play: Iterator[int], seconds: float) -> Rate:
     return Rate(decisions / spent, steps / spent)
 
 
-def adapter(config: Config, seconds: float) -> Rate:
+@contextlib.contextmanager
+def adapter(config: Config) -> Iterator[Turn]:
     """A worker's share of the matches, in this process."""
     env = make(config.env.id, config.rollout.num_games // num_cores())
-    return Rate(game_speed.measure(env, seconds), 0.0)
+    yield lambda seconds: Rate(game_speed.measure(env, seconds))
 
 
-def training(config: Config, seconds: float) -> Rate:
+@contextlib.contextmanager
+def training(config: Config) -> Iterator[Turn]:
     """Acted decisions of a run, whose workers are processes of their own."""
-    measured = bench.measure(config, seconds)
-    acted = sum(part.decisions for parts in measured.collected for part in parts)
-    return Rate(acted / (measured.ended - measured.begun), 0.0)
+    with bench.warmed_up(config) as go_on:
+
+        def turn(seconds: float) -> Rate:
+            measured = go_on(seconds)
+            acted = sum(part.decisions for parts in measured.collected for part in parts)
+            spent = measured.ended - measured.begun
+            ratings = sum(row["time/league"] for _, row in measured.rows)
+            return Rate(acted / (spent - ratings), ratings=ratings, seconds=spent)
+
+        yield turn
 
 
-CONTESTANTS: dict[str, Callable[[Config, float], Rate]] = {
+CONTESTANTS: dict[str, Callable[[Config], contextlib.AbstractContextManager[Turn]]] = {
     "bare": bare,
     "adapter": adapter,
     "training": training,
 }
 
 
-def measure(name: str, game: str, arguments: list[str]) -> Rate:
+def serve(name: str, config: Config) -> None:
+    """Be one process of a contestant: a turn of so many seconds for each line that comes."""
+    with contextlib.redirect_stdout(sys.stderr), CONTESTANTS[name](config) as turn:
+        print(json.dumps("ready"), file=sys.__stdout__, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(turn(float(line))), file=sys.__stdout__, flush=True)
+
+
+class Contestant:
     """A contestant on every core: as many processes, or one that has them all for itself."""
-    processes = 1 if name == "training" else num_cores()
-    command = [sys.executable, "-m", "benchmarks.slow_games", game, "--only", name, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for _ in range(processes)
-    ]
-    rates = []
-    for process in running:
-        out, err = process.communicate()
-        if process.returncode:
-            sys.exit(f"{' '.join(command)} failed:\n{err}")
-        rates.append(Rate(*json.loads(out.splitlines()[-1])))
-    return Rate(*map(sum, zip(*rates)))
+
+    def __init__(self, name: str, game: str, arguments: Sequence[str]) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._command = [sys.executable, "-m", "benchmarks.slow_games", game, "--only", name, *arguments]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the processes)
+        self._processes = [
+            subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=environment,
+            )
+            for _ in range(1 if name == "training" else num_cores())
+        ]
+        self._hear()  # that they are ready
+
+    def turn(self, seconds: float) -> Rate:
+        """All processes at once, their rates added."""
+        for process in self._processes:
+            assert process.stdin is not None
+            print(seconds, file=process.stdin, flush=True)
+        return Rate(*map(sum, zip(*self._hear())))
+
+    def _hear(self) -> list[Any]:
+        """A line of each process."""
+        lines = []
+        for process in self._processes:
+            assert process.stdout is not None
+            if not (line := process.stdout.readline()):
+                process.wait()
+                self._errors.seek(0)
+                sys.exit(f"{' '.join(self._command)} failed:\n{self._errors.read()}")
+            lines.append(json.loads(line))
+        return lines
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.communicate()
+        self._errors.close()
+
+
+def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, list[Rate]]:
+    """What every contestant's turns measured, the bare game's in one more round than the others'."""
+    rates: dict[str, list[Rate]] = {name: [] for name in CONTESTANTS}
+    with contextlib.ExitStack() as stack:
+        contestants = {}
+        for name in CONTESTANTS:
+            contestants[name] = Contestant(name, game, arguments)
+            stack.callback(contestants[name].close)
+        for _, name in itertools.product(range(options.rounds), CONTESTANTS):
+            rates[name].append(contestants[name].turn(options.seconds))
+            print(f"{game} {name} {rates[name][-1].decisions:,.0f}", file=sys.stderr, flush=True)
+        rates["bare"].append(contestants["bare"].turn(options.seconds))
+    return rates
 
 
 def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
-    """Medians of a game: of each contestant, and how they compare."""
-    alone, wrapped, trained = (
-        statistics.median(rate.decisions for rate in rates[name]) for name in CONTESTANTS
+    """A game's line: each contestant's median, and how they compare."""
+    alone = [rate.decisions for rate in rates["bare"]]
+    beside = [statistics.fmean(pair) for pair in itertools.pairwise(alone)]  # of the same time
+    ratings = sum(rate.ratings for rate in rates["training"]) / sum(r.seconds for r in rates["training"])
+    kept = 1 - ratings
+    wrapped, trained = (
+        sorted(rate.decisions / bare for rate, bare in zip(rates[name], beside))
+        for name in ("adapter", "training")
     )
+    bare_rate, ratio = statistics.median(alone), statistics.median(trained) * kept
     step = num_cores() / statistics.median(rate.steps for rate in rates["bare"])
     seats = statistics.median(rate.decisions / rate.steps for rate in rates["bare"])
-    own = num_cores() / trained - num_cores() / alone
     return [
         game,
         f"{step * 1e6:,.0f}",
         f"{seats:.1f}",
-        *(f"{rate:,.0f}" for rate in (alone, wrapped, trained)),
-        f"{wrapped / alone:.2f}",
-        f"{trained / alone:.2f}",
-        f"{1 - trained / alone:.0%}",
-        f"{own * 1e6:,.1f}",
+        f"{bare_rate:,.0f}",
+        f"{statistics.median(wrapped):.2f}",
+        f"{ratio:.2f}",
+        f"{trained[0] * kept:.2f} to {trained[-1] * kept:.2f}",
+        f"{ratings:.1%}",
+        f"{1 - ratio:.0%}",
+        f"{num_cores() / bare_rate * (1 / ratio - 1) * 1e6:,.1f}",
     ]
 
 
 COLUMNS = (
-    "", "us a step", "decisions a step", "bare", "adapter", "training", "adapter / bare", "training / bare",
-    "loss", "us a decision beside the game",
+    "", "us a step", "decisions a step", "bare, decisions/s", "adapter / bare", "training / bare",
+    "lowest to highest", "ratings", "loss", "us a decision beside the game",
 )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement, beside its warm-up")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--num-games", type=int, default=0, help="of all workers; 0: as `default` has it")
-    parser.add_argument("--only", choices=CONTESTANTS, help="measure this in this process; print its rates")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside `default`")
+    parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")
     options = parser.parse_args()
+    overrides = {
+        key: tomllib.loads(f"x={value}")["x"] for key, _, value in (x.partition("=") for x in options.set)
+    }
     if options.only:
-        overrides: dict[str, Any] = {"env.id": options.games[0]}
-        if options.num_games:
-            overrides["rollout.num_games"] = options.num_games
-        config = configuration.load("default", overrides)
-        print(json.dumps(CONTESTANTS[options.only](config, options.seconds)))
+        serve(options.only, configuration.load("default", {"env.id": options.games[0]} | overrides))
         return
-    arguments = ["--seconds", str(options.seconds), "--num-games", str(options.num_games)]
-    shown = Table(*COLUMNS, title=f"medians of {options.rounds}, {num_cores()} cores", title_justify="left")
+    arguments = [f"--set={each}" for each in options.set]
+    title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
+    shown = Table(*COLUMNS, title=title, title_justify="left")
     for column in shown.columns[1:]:
         column.justify = "right"
     for game in options.games:
-        rates: dict[str, list[Rate]] = {name: [] for name in CONTESTANTS}
-        for number, name in itertools.product(range(1, options.rounds + 1), CONTESTANTS):
-            rates[name].append(measure(name, game, arguments))
-            print(f"{game} {number} {name} {rates[name][-1].decisions:,.0f}", file=sys.stderr, flush=True)
-        shown.add_row(*row(game, rates))
-    Console(width=200).print(shown)
+        shown.add_row(*row(game, compare(game, options, arguments)))
+    Console(width=220).print(shown)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
+import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,9 @@ _CHECKS = ("AssertOutOfBoundsWrapper", "OrderEnforcingWrapper", "TerminateIllega
 
 _PACKAGES = ("pettingzoo.classic", "pettingzoo.butterfly", "pettingzoo.sisl", "pettingzoo.atari", "mpe2")
 """Where to look for a game whose package was left out."""
+
+_LOOKED_AT_ONCE = ("pettingzoo.*", "mpe2.*")
+"""Games in which looking changes nothing, so that once is enough."""
 
 EnvFactory = Callable[..., VectorEnv]
 
@@ -122,7 +126,10 @@ def _make(
     infos_mask = any(MASK in info for info in shown.values())
 
     def make_match() -> Match:
-        return kind(bare(construct(**kwargs)), agents, infos_mask, state_space is not None)
+        env = bare(construct(**kwargs))
+        if _matches(module.__name__, _LOOKED_AT_ONCE):
+            _look_once(env)
+        return kind(env, agents, infos_mask, state_space is not None)
 
     with contextlib.suppress(Exception):  # it was made for a look only
         env.close()
@@ -175,6 +182,15 @@ def bare(env: Any) -> Any:
     while type(env).__name__ in _CHECKS and type(env).__module__.startswith("pettingzoo."):
         env = env.env
     return env
+
+
+def _look_once(env: Any) -> None:
+    """Where a game in turns is shown as one at once: leave out what nobody sees.
+
+    PettingZoo's conversion asks `last()` what each agent sees before its turn, which it drops.
+    """
+    if type(env).__name__ == "aec_to_parallel_wrapper" and type(env).__module__.startswith("pettingzoo."):
+        env.aec_env.last = functools.partial(env.aec_env.last, observe=False)
 
 
 def _first_look(id: str, env: Any, parallel: bool) -> dict[Any, Mapping[str, Any]]:
@@ -261,6 +277,13 @@ def _as_list(patterns: Sequence[str]) -> Sequence[str]:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
+class _Seats(dict[Any, int]):
+    """Agent -> its seat."""
+
+    def __missing__(self, agent: Any) -> int:
+        raise GameError(f"agent {agent!r} is not among possible_agents, {[*self]}")
+
+
 _OPEN = ("chess", "connect_four", "go", "tictactoe")
 """Games of which every agent may see everything."""
 
@@ -272,7 +295,7 @@ class _AgentMatch(Match):
         """infos_mask: masks come in infos; has_state: state() is shown at every moment."""
         self._env = env
         self._agents = list(agents)
-        self._seat = {agent: seat for seat, agent in enumerate(agents)}
+        self._seat = _Seats({agent: seat for seat, agent in enumerate(agents)})
         self._infos_mask = infos_mask
         masked = {agent: env.action_space(agent) for agent in agents if takes_mask(env.action_space(agent))}
         self._all_legal = {agent: all_legal(space) for agent, space in masked.items()}
@@ -281,25 +304,18 @@ class _AgentMatch(Match):
 
     def _show(self, moment: Moment, agent: Any, obs: Any, info: Mapping[str, Any] | None) -> None:
         """Add what an agent sees to a moment whose obs and mask are dicts."""
-        seat = self._seat_of(agent)
-        given = info.get(MASK) if isinstance(info, Mapping) else None
-        if agent not in self._all_legal:
-            pass
-        elif isinstance(obs, Mapping) and MASK in obs:
-            obs, moment.mask[seat] = divided(obs)  # type: ignore[index]
-        elif self._infos_mask:
-            moment.mask[seat] = self._all_legal[agent] if given is None else given  # type: ignore[index]
-        elif given is not None:
-            raise GameError(
-                f"{agent}'s infos have an {MASK!r}, but those of reset have none; give it in both"
-            )
+        seat = self._seat[agent]
+        if agent in self._all_legal:
+            given = info.get(MASK) if info and isinstance(info, Mapping) else None
+            if not isinstance(obs, np.ndarray) and isinstance(obs, Mapping) and MASK in obs:
+                obs, moment.mask[seat] = divided(obs)  # type: ignore[index]
+            elif self._infos_mask:
+                moment.mask[seat] = self._all_legal[agent] if given is None else given  # type: ignore[index]
+            elif given is not None:
+                raise GameError(
+                    f"{agent}'s infos have an {MASK!r}, but those of reset have none; give it in both"
+                )
         moment.obs[seat] = obs  # type: ignore[index]
-
-    def _seat_of(self, agent: Any) -> int:
-        seat = self._seat.get(agent)
-        if seat is None:
-            raise GameError(f"agent {agent!r} is not among possible_agents, {self._agents}")
-        return seat
 
     def _begun(self, moment: Moment) -> Moment:
         """What a reset shows: somebody is there."""
@@ -345,23 +361,25 @@ class ParallelMatch(_AgentMatch):
         return self._begun(self._moment(obs, infos, Moment([], {})))
 
     def step(self, actions: dict[int, Any]) -> Moment:
-        self._last = {self._agents[seat]: action for seat, action in actions.items()}
+        agents, seat = self._agents, self._seat
+        self._last = {agents[own]: action for own, action in actions.items()}
         obs, reward, terminated, truncated, infos = parts("step", self._env.step(dict(self._last)), _STEP)
         moment = Moment(
             [],
             {},
-            reward={self._seat_of(agent): value for agent, value in reward.items()},
-            terminated={self._seat_of(agent) for agent, ends in terminated.items() if ends},
-            truncated={self._seat_of(agent) for agent, ends in truncated.items() if ends},
+            reward={seat[agent]: value for agent, value in reward.items()},
+            terminated={seat[agent] for agent, ends in terminated.items() if ends},
+            truncated={seat[agent] for agent, ends in truncated.items() if ends},
         )
         return self._moment(obs, infos, moment)
 
     def _moment(self, obs: Mapping[Any, Any], infos: Mapping[Any, Any], moment: Moment) -> Moment:
         for agent, own in obs.items():
             self._show(moment, agent, own, infos.get(agent))
-        ended = {*moment.terminated, *moment.truncated}
-        living = [self._seat_of(agent) for agent in self._env.agents if agent in obs]
-        moment.to_act = [seat for seat in living if seat not in ended]
+        living = [self._seat[agent] for agent in self._env.agents if agent in obs]
+        if moment.terminated or moment.truncated:
+            living = [seat for seat in living if seat not in moment.terminated | moment.truncated]
+        moment.to_act = living
         return self._finish(moment)
 
 
@@ -395,14 +413,14 @@ class AecMatch(_AgentMatch):
             if not (env.terminations[agent] or env.truncations[agent]):
                 break
             if env.terminations[agent]:
-                terminated.add(self._seat_of(agent))
+                terminated.add(self._seat[agent])
             else:
-                truncated.add(self._seat_of(agent))
+                truncated.add(self._seat[agent])
                 self._show(moment, agent, env.observe(agent), env.infos.get(agent))
             env.step(None)
             self._count(reward)
         if env.agents:
-            moment.to_act = [self._seat_of(env.agent_selection)]
+            moment.to_act = [self._seat[env.agent_selection]]
             self._show(
                 moment, env.agent_selection, env.observe(env.agent_selection), env.infos[env.agent_selection]
             )
@@ -413,6 +431,6 @@ class AecMatch(_AgentMatch):
         for agent, total in self._env._cumulative_rewards.items():
             earned = total - self._paid.get(agent, 0.0)
             if earned:
-                seat = self._seat_of(agent)
+                seat = self._seat[agent]
                 reward[seat] = reward.get(seat, 0.0) + float(earned)
                 self._paid[agent] = total

@@ -133,7 +133,7 @@ class PythonGames:
         self._rows = [
             _Rows(
                 RowWriter(group.observation_space, group.obs, "obs"),
-                MaskWriter(group.action_space, group.mask),
+                MaskWriter(group.mask),
                 ActionReader(group.action_space, group.mask),
             )
             for group in self.groups
@@ -298,15 +298,19 @@ class PythonGames:
         seat: int | None = None
         try:
             for seat in moment.to_act:
-                row = self._shown[seat]
-                _write_obs(row, game, seat, moment)
-                if row.mask is not None:
+                obs, mask, place = self._shown[seat]
+                if seat not in moment.obs:
+                    raise ValueError("it has no observation")
+                obs.write(moment.obs[seat], (game, place))
+                if mask is not None:
                     if seat not in moment.mask:
                         raise ValueError("it has no mask")
-                    row.mask.write(moment.mask[seat], (game, row.place))
+                    mask.write(moment.mask[seat], (game, place))
             for seat in moment.truncated:
                 if self.truncated[game, seat]:
-                    _write_obs(self._shown[seat], game, seat, moment)
+                    if seat not in moment.obs:
+                        raise ValueError("it has no observation")
+                    self._shown[seat].obs.write(moment.obs[seat], (game, self._shown[seat].place))
             seat = None
             if self._privileged is not None:
                 self._privileged.write(moment.state, (game,))
@@ -407,12 +411,6 @@ def _cells(array: np.ndarray) -> memoryview[Any]:
     """The entries of a contiguous array, in place."""
     code: Any = array.dtype.char
     return array.data.cast("B").cast(code)
-
-
-def _write_obs(row: _Shown, game: int, seat: int, moment: Moment) -> None:
-    if seat not in moment.obs:
-        raise ValueError("it has no observation")
-    row.obs.write(moment.obs[seat], (game, row.place))
 
 
 def _reset(match: Match, seed: int) -> Moment:

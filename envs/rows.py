@@ -55,6 +55,18 @@ def empty_mask(space: spaces.Space, num_games: int, num_seats: int) -> Tree:
     }
 
 
+class _Views(dict[tuple[int, ...], np.ndarray]):
+    """Rows of an array by their leading indices, each made once: writing by index takes twice as long."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def __missing__(self, place: tuple[int, ...]) -> np.ndarray:
+        view = self[place] = self._rows[(*place, ...)]
+        return view
+
+
 class RowWriter:
     """Writes nested observations of one space into its leaves' arrays."""
 
@@ -63,17 +75,18 @@ class RowWriter:
         self._space = space
         self._word = word
         self._leaves = [
-            (path, rows[path], leaf.shape or (), rows[path].dtype)
+            (path, _Views(rows[path]), leaf.shape or (), rows[path].dtype)
             for path, leaf in leaf_spaces(space).items()
         ]
+        self._is_leaf = [path for path, *_ in self._leaves] == [""]
 
     def write(self, value: Any, place: tuple[int, ...]) -> None:
         """Overwrite the row at `place` (the leading indices) with a value of the space."""
-        values = [value] if len(self._leaves) == 1 and self._leaves[0][0] == "" else self._parts(value)
-        for (path, rows, shape, dtype), leaf in zip(self._leaves, values):
+        values = (value,) if self._is_leaf else self._parts(value)
+        for (path, views, shape, dtype), leaf in zip(self._leaves, values):
             if not (isinstance(leaf, np.ndarray) and leaf.dtype == dtype and leaf.shape == shape):
                 leaf = _fit(leaf, shape, dtype, _named(self._word, path))
-            rows[place] = leaf
+            views[place][...] = leaf
 
     def _parts(self, value: Any) -> list[Any]:
         parts: list[Any] = []
@@ -84,14 +97,13 @@ class RowWriter:
 class MaskWriter:
     """Writes masks of one action space into the arrays of its discrete leaves."""
 
-    def __init__(self, space: spaces.Space, rows: Tree) -> None:
+    def __init__(self, rows: Tree) -> None:
         """rows as from `empty_mask`."""
-        self._space = space
-        self._rows = rows
+        self._leaves = [(path, _Views(mask), mask.shape[-1:]) for path, mask in rows.items()]
 
     def write(self, value: Any, place: tuple[int, ...]) -> None:
         """value: legal choices [n] of a leaf (or its parts' masks in a tuple), nested as the space is."""
-        for path, mask in self._rows.items():
+        for path, views, shape in self._leaves:
             given = value
             for key in path.split("/") if path else ():
                 try:
@@ -100,7 +112,9 @@ class MaskWriter:
                     raise ValueError(f"the mask has no part {path!r}: {value!r:.80}") from None
             if isinstance(given, tuple | list) and len(given) and np.ndim(given[0]) > 0:
                 given = np.concatenate([np.asarray(part).ravel() for part in given])
-            mask[place] = _fit(given, mask.shape[len(place) :], mask.dtype, _named("mask", path))
+            if not (isinstance(given, np.ndarray) and given.dtype == np.bool_ and given.shape == shape):
+                given = _fit(given, shape, np.dtype(np.bool_), _named("mask", path))
+            views[place][...] = given
 
 
 def _split(space: spaces.Space, value: Any, path: str, word: str, parts: list[Any]) -> None:

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -123,6 +123,13 @@ def bench(config: Config, seconds: float) -> Report:
 
 def measure(config: Config, seconds: float) -> Measured:
     """Train for about so many seconds after a warm-up; whole iterations, at least one."""
+    with warmed_up(config) as go_on:
+        return go_on(seconds)
+
+
+@contextlib.contextmanager
+def warmed_up(config: Config) -> Iterator[Callable[[float], Measured]]:
+    """A run after its warm-up, which goes on for about so many seconds whenever it is told to."""
     from selfplay.run_directory import RunDirectory
     from selfplay.training import Training
 
@@ -134,14 +141,17 @@ def measure(config: Config, seconds: float) -> Measured:
         stack.callback(training.close)
         engine = _Listening(training.main.engine)
         training.main.engine = cast(Any, engine)
+
+        def go_on(seconds: float) -> Measured:
+            _say(f"measuring for {seconds:g} s")
+            watch.rows, engine.collected = [], []
+            steps_before, begun = training.agent_steps, time.perf_counter()
+            _train(training, StopConfig(seconds=training.seconds + seconds))
+            return Measured(begun, time.perf_counter(), steps_before, watch.rows, engine.collected)
+
         _say("warming up")
         _warm_up(training)
-        _say(f"measuring for {seconds:g} s")
-        watch.rows.clear()
-        engine.collected.clear()
-        steps_before, begun = training.agent_steps, time.perf_counter()
-        _train(training, StopConfig(seconds=training.seconds + seconds))
-        return Measured(begun, time.perf_counter(), steps_before, watch.rows, engine.collected)
+        yield go_on
 
 
 def _warm_up(training: Training) -> None:

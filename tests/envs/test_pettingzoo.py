@@ -14,6 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 from envs import registry
 from envs.conformance import check
 from envs.pettingzoo_games import default_teams
+from envs.random_play import random_actions
 from envs.vector import GameError, VectorEnv
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -130,6 +131,61 @@ def test_matches_are_those_of_pettingzoos_own_loop(module, kwargs):
             assert two[agent][0] == decisions
             assert two[agent][2] == actions
             assert two[agent][1] == pytest.approx(reward, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "kwargs"),
+    [
+        ("pettingzoo.sisl.pursuit_v5", {"max_cycles": 15}),
+        ("mpe2.simple_tag_v3", {"max_cycles": 12}),
+        ("mpe2.simple_spread_v3", {"max_cycles": 12, "local_ratio": 0.3}),
+        ("mpe2.simple_world_comm_v3", {"max_cycles": 12}),
+        ("mpe2.simple_crypto_v3", {"max_cycles": 12}),
+    ],
+)
+def test_looking_once_shows_what_pettingzoos_own_conversion_shows(module, kwargs):
+    """Where all act at once: observations, rewards and endings, over several matches."""
+    pytest.importorskip(module, exc_type=ImportError)
+    theirs, ours = importlib.import_module(module).parallel_env(**kwargs), make(module, 1, **kwargs)
+    assert theirs.possible_agents == list(ours.seat_names)
+    places = {
+        seat: (k, place) for k, group in enumerate(ours.groups) for place, seat in enumerate(group.seats)
+    }
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        ours.restart(np.array([0]), np.array([seed], np.uint64))
+        obs, _ = theirs.reset(seed=seed)
+        while True:
+            for seat, agent in enumerate(theirs.possible_agents):
+                assert bool(ours.to_act[0, seat]) == (agent in theirs.agents)
+                if agent in theirs.agents:
+                    group, place = places[seat]
+                    np.testing.assert_array_equal(ours.groups[group].obs[""][0, place], obs[agent])
+            if not theirs.agents:
+                break
+            leaves = random_actions(ours, rng)
+            chosen = {
+                agent: leaves[places[seat][0]][""][0, places[seat][1]]
+                for seat, agent in enumerate(theirs.possible_agents)
+            }
+            obs, reward, _, truncated, _ = theirs.step(chosen)
+            ours.step(leaves)
+            for seat, agent in enumerate(theirs.possible_agents):
+                assert ours.reward[0, seat] == np.float32(reward[agent])
+                assert ours.truncated[0, seat] == truncated[agent]
+
+
+def test_observations_are_asked_for_once_in_a_step():
+    module = importlib.import_module("mpe2.simple_tag_v3")
+    raw = module.raw_env
+    ours = make("mpe2.simple_tag_v3", 1)
+    ours.restart(np.array([0]), np.array([0], np.uint64))
+    world = ours._matches[0]._env.unwrapped
+    assert isinstance(world, raw)
+    asked = []
+    look, world.observe = world.observe, lambda agent: asked.append(agent) or look(agent)
+    ours.step(random_actions(ours, np.random.default_rng(0)))
+    assert asked == world.agents
 
 
 def test_at_once_pays_what_in_turn_pays():

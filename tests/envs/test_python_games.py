@@ -329,7 +329,7 @@ def test_nested_actions_are_read_and_checked_part_by_part():
     assert {path: leaf.shape[2] for path, leaf in mask.items()} == {"a/0": 5, "b": 4, "c": 2}
     dials = ([True, False], [False, True, True])
     legal = {"a": (dials, None), "b": [True, False, True, True], "c": [True, False]}
-    MaskWriter(space, mask).write(legal, (0, 0))
+    MaskWriter(mask).write(legal, (0, 0))
     reader, acts = ActionReader(space, mask), np.ones((1, 1), bool)
     rows = empty_rows(space, 1, 1)
     rows["a/0"][0, 0], rows["a/1"][0, 0], rows["b"][0, 0], rows["c"][0, 0] = [0, 2], [0.5, -1], [0, 1], -1
