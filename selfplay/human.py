@@ -122,7 +122,9 @@ def _played(names: list[str] | None, group: Group, action: Tree) -> str:
     """One seat's action leaves as text."""
     if isinstance(group.action_space, spaces.Discrete):
         return action_name(names, group.action_space, int(action[""]))
-    return ", ".join(f"{path} {np.round(leaf, 3).tolist()}".strip() for path, leaf in action.items())
+    return ", ".join(
+        f"{path} {np.round(leaf.astype(np.float64), 3).tolist()}".strip() for path, leaf in action.items()
+    )
 
 
 def session(

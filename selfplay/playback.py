@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from envs.registry import native_games
 from selfplay import recording, worker
@@ -41,7 +42,8 @@ def heading(record: Recording) -> str:
 def show(record: Recording) -> None:
     """Print the match: page by page at a terminal, else all of it."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        _turn(heading(record), pages(record))
+        with _keys_at_once():
+            _turn(heading(record), pages(record))
     else:
         print("\n".join([heading(record), *pages(record)]))
 
@@ -51,7 +53,7 @@ def _turn(head: str, texts: Sequence[str]) -> None:
     number = 0
     while True:
         print(f"{CLEAR}{head}\n{texts[number]}\n[{number + 1} of {len(texts)}] {KEYS} ", end="", flush=True)
-        key = _key()
+        key = os.read(sys.stdin.fileno(), 8).decode(errors="replace")
         if key in LEAVE or (key in NEXT and number == len(texts) - 1):
             print()
             return
@@ -61,16 +63,17 @@ def _turn(head: str, texts: Sequence[str]) -> None:
             number = max(number - 1, 0)
 
 
-def _key() -> str:
-    """The key that is pressed next; empty at the end of the input."""
+@contextlib.contextmanager
+def _keys_at_once() -> Iterator[None]:
+    """The terminal gives every key when it is pressed, without waiting for Enter and without showing it."""
     import termios
     import tty
 
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     try:
-        tty.setcbreak(terminal)
-        return os.read(terminal, 8).decode(errors="replace")
+        tty.setcbreak(terminal, termios.TCSADRAIN)  # keys pressed before are kept
+        yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
