@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from selfplay.league import lineups, opponents, quality, ratings, roles
+from selfplay.league.anchored import RANDOM_PLAYER, Anchored
 from selfplay.league.diagnosis import weight_distance
 from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
 from selfplay.league.opponents import Choice
-from selfplay.league.outcomes import Outcomes, duels, outcomes
+from selfplay.league.outcomes import Outcomes, outcomes
 from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings
 from selfplay.league.pool import Pool, leaver
 from selfplay.league.ratings import RANDOM, Rating
@@ -28,9 +29,6 @@ from selfplay.league.store import Kind, Player, Store
 from selfplay.league.thin_cells import thinnest, uncertainty
 from selfplay.league_config import LeagueConfig
 from selfplay.matches import LIVE, MAIN, Lineups, MatchResults
-
-RANDOM_PLAYER = "random"
-"""The player that takes any legal action with equal probability; the origin of the ratings."""
 
 CALIBRATION_GAMES = 2000
 """Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
@@ -60,10 +58,8 @@ class League:
         self._counted = -1  # iteration of what follows
         self._met: list[Meeting] = []
         self._recorded: list[Meeting] = []
-        self._anchor_scores: dict[str, float] = {}  # of the main lineage's last rating
-        self._anchor_returns: dict[str, float] = {}
         self._uncommitted = False
-        self._anchor_names = tuple(dict.fromkeys((RANDOM_PLAYER, *config.anchors)))
+        self._anchored = Anchored(store, config.anchors, teams, winners=self._winners)
         self._join()
         self._load()
 
@@ -82,7 +78,7 @@ class League:
     def _join(self) -> None:
         """Add the learning players and the anchors that the store does not know yet."""
         known = self._store.ids()
-        for name in self._anchor_names:
+        for name in self._anchored.names:
             if name not in known:
                 # A bot's prior stands for "unknown": nobody is rated against it before its calibration.
                 rating = RANDOM if name == RANDOM_PLAYER else ratings.successor(RANDOM)
@@ -100,8 +96,7 @@ class League:
         self._learner = {name: self._newest_life(name) for name in self._slots}
         self._frozen_at = {name: self._players[learner].iteration for name, learner in self._learner.items()}
         self._parent = {name: self._newest_of(learner) for name, learner in self._learner.items()}
-        rated = {name for _, name, _ in self._store.rating_history()}
-        self._calibrated = {name for name in self._anchor_names if name == RANDOM_PLAYER or name in rated}
+        self._anchored.load(self._players)
         self._table = PayoffTable(self._num_teams, self._config.payoff_decay)
         self._table.load(self._store.cells())
         self._met = []
@@ -332,35 +327,17 @@ class League:
     @property
     def anchors(self) -> dict[str, Rating]:
         """The fixed ratings of the anchors that have one; random's is 0. Without winners, all of them."""
-        return {
-            name: self._players[name].rating
-            for name in self._anchor_names
-            if name in self._calibrated or not self._winners
-        }
+        return self._anchored.fixed()
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:
         """Anchors that must meet random before anyone is rated against them; none where nobody wins."""
-        if not self._winners:
-            return ()
-        return tuple(name for name in self._anchor_names if name not in self._calibrated)
+        return self._anchored.uncalibrated()
 
     def calibrate(self, results: MatchResults, *, iteration: int = 0) -> None:
         """Fix the ratings of anchors from their matches against random, once for the run."""
-        fixed = {}
-        for name in results.players:
-            if name == RANDOM_PLAYER:
-                continue
-            if name not in self.uncalibrated:
-                raise LeagueError(f"{name} is no anchor that waits for its rating; anchors never move")
-            duel = duels(results, name, self._teams).get(RANDOM_PLAYER)
-            if duel is None:
-                raise LeagueError(f"{name} cannot be calibrated: it finished no match against random")
-            fixed[name] = ratings.calibrated(duel.counts)
+        self._anchored.calibrate(results, iteration)
         self._count([results], iteration, "rating")
-        for name, rating in fixed.items():
-            self._set_rating(name, rating, iteration)
-            self._calibrated.add(name)
 
     def rate(self, name: str, results: MatchResults, iteration: int) -> Rating | None:
         """Rate a past self, or a learner, from matches against anchors, which do not move.
@@ -369,34 +346,17 @@ class League:
         rating starts anew from its last mean. The rating of a learner's newest past self is its own too,
         and through it the start of the next version. Without winners nobody is rated: None.
         """
-        if name in self._anchor_names:
-            raise LeagueError(f"{name} is an anchor: anchors never move")
-        if name not in self._players:
-            raise LeagueError(f"the league does not know {name}; it has {', '.join(self._players)}")
-        met = duels(results, name, self._teams)
-        strangers = [opponent for opponent in met if opponent not in self.anchors]
-        if strangers:
-            raise LeagueError(f"{name} cannot be rated against {', '.join(strangers)}: no calibrated anchor")
+        met = self._anchored.duels(name, results)
         self._count([results], iteration, "rating")
         slot = next((s for s, learner in self._learner.items() if name in (learner, self._parent[s])), None)
         if slot == MAIN:
-            self._anchor_returns = {other: duel.mean_return for other, duel in met.items()}
+            self._anchored.note(met)
         if not self._winners:
             return None
-        rating = self._players[name].rating
-        if self._players[name].kind == "learning":
-            rating = ratings.successor(rating)
-        rating = ratings.updated(rating, [(self.anchors[other], duel.counts) for other, duel in met.items()])
-        self._set_rating(name, rating, iteration)
-        if slot is not None:
-            self._set_rating(self._learner[slot], rating, iteration)
-        if slot == MAIN:
-            self._anchor_scores = {other: duel.mean_score for other, duel in met.items()}
+        rating = self._anchored.rated(name, met)
+        for each in (name, *([self._learner[slot]] if slot else [])):
+            self._anchored.set(each, rating, iteration)
         return rating
-
-    def _set_rating(self, name: str, rating: Rating, iteration: int) -> None:
-        self._store.add_rating(iteration, name, rating)
-        self._players[name] = replace(self._players[name], rating=rating)
 
     def metrics(self) -> dict[str, float]:
         """Numbers of the iteration that was recorded last, and of the last rating."""
@@ -406,11 +366,11 @@ class League:
             numbers |= {f"{prefix}/{key}": value for key, value in self._against_past(learner).items()}
             if self._winners and slot != MAIN and self._parent[slot]:
                 numbers[f"{prefix}/rating"] = self._players[learner].rating.mu
-        for anchor, mean_score in self._anchor_scores.items():
+        for anchor, mean_score in self._anchored.scores.items():
             numbers[f"league/win_rate/{anchor}"] = mean_score
-        for anchor, mean_return in ({} if self._winners else self._anchor_returns).items():
+        for anchor, mean_return in self._anchored.returns.items():
             numbers[f"league/return/{anchor}"] = mean_return
-        if self._anchor_scores:
+        if self._anchored.scores:
             numbers["league/rating"], numbers["league/rating_sigma"] = self._players[MAIN].rating
         return numbers
 
@@ -445,8 +405,7 @@ class League:
             "rng": self._rng.bit_generator.state,
             "quality": dict(zip(self._pool.names, self._pool.quality.tolist(), strict=True)),
             "rating": {name: list(player.rating) for name, player in self._players.items()},
-            "anchor_scores": dict(self._anchor_scores),
-            "anchor_returns": dict(self._anchor_returns),
+            "anchored": self._anchored.state(),
             "draws": {name: draw.state() for name, draw in self._draws.items()},
             "slots": {name: [self._frozen_at[name], self._parent[name]] for name in self._slots},
             "counted": [self._counted, list(map(list, self._recorded))],
@@ -474,7 +433,7 @@ class League:
         self._store.commit(iteration)
         self._store.remove_unused_weights()
         self._rng.bit_generator.state = state["rng"]
-        self._anchor_scores, self._anchor_returns = state["anchor_scores"], state["anchor_returns"]
+        self._anchored.set_state(state["anchored"])
         for name, draw in self._draws.items():
             draw.set_state(state["draws"][name])
             self._frozen_at[name], self._parent[name] = state["slots"][name]
