@@ -9,7 +9,10 @@ ROUNDING = 1e-9
 """Probabilities below are 0."""
 
 SLACK = 1e-6
-"""How much an equilibrium may lose to a pure strategy, of the largest entry of the game."""
+"""How much least squares' equilibrium may lose to a pure strategy, of the largest entry of the game."""
+
+FLATNESS = 1e-5
+"""What linear programming may give away, in the same unit, for a largest probability of 0 instead of 1."""
 
 
 def exploitability(advantage: np.ndarray, mixture: np.ndarray) -> float:
@@ -35,15 +38,19 @@ def equilibrium(advantage: np.ndarray) -> np.ndarray:
         return np.zeros(0)
     scale = float(np.abs(advantage).max())
     matrix = np.asarray(advantage, np.float64) / (scale if scale > 0 else 1.0)
-    for solve in (_least_squares, _least_maximum):
-        mixture = np.maximum(solve(matrix), 0.0)
-        if mixture.sum() > 0:
-            mixture /= mixture.sum()
-            mixture[mixture < ROUNDING] = 0.0
-            mixture /= mixture.sum()
-            if exploitability(matrix, mixture) < SLACK:
-                return mixture
-    raise AssertionError(f"no equilibrium found among {num} players; there always is one")
+    mixture = _cleaned(_least_squares(matrix))
+    if exploitability(matrix, mixture) >= SLACK:
+        mixture = _cleaned(_least_maximum(matrix))
+        assert exploitability(matrix, mixture) < 2 * FLATNESS, "a finite game has an equilibrium"
+    return mixture
+
+
+def _cleaned(weight: np.ndarray) -> np.ndarray:
+    """weight [N] without rounding errors, and with the sum 1; equal shares where nothing is left."""
+    weight = np.maximum(weight, 0.0)
+    mixture = weight / weight.sum() if weight.sum() > 0 else np.full(len(weight), 1 / len(weight))
+    mixture[mixture < ROUNDING] = 0.0
+    return mixture / mixture.sum()
 
 
 def _least_squares(matrix: np.ndarray) -> np.ndarray:
@@ -61,23 +68,29 @@ def _least_squares(matrix: np.ndarray) -> np.ndarray:
 
 
 def _least_maximum(matrix: np.ndarray) -> np.ndarray:
-    """The equilibrium [N] whose largest entry is least, by linear programming.
+    """An equilibrium [N] with a small largest entry, by linear programming.
 
-    For the tables on which SciPy's least squares break down: some of those with a hundred players or more
-    that hold wins and losses alone. Such a game, without draws, has one equilibrium (Fisher & Ryan 1992,
-    "Optimal strategies for a generalized 'scissors, paper, and stone' game"), so the answer is the same.
+        max v - FLATNESS * m   over   p >= 0,  sum_i p_i = 1,  (p A)_j >= v,  p_i <= m
+
+    For the tables on which SciPy's least squares break down: players that differ in the seventh digit, and
+    some of those with a hundred players or more that hold wins and losses alone. The latter, without draws,
+    have one equilibrium (Fisher & Ryan 1992, "Optimal strategies for a generalized 'scissors, paper, and
+    stone' game"), so that the answer is the same.
     """
     num = len(matrix)
-    tight = np.concatenate([-matrix.T, np.eye(num)])  # of (p, largest): -(p A) <= 0, p - largest <= 0
-    tight = np.concatenate([tight, np.repeat([[0.0], [-1.0]], num, axis=0)], axis=1)
+    one, zero = np.ones((num, 1)), np.zeros((num, 1))
+    # Of (p, m, v): v - (p A)_j <= 0 and p_i - m <= 0.
+    tight = np.block([[-matrix.T, zero, one], [np.eye(num), -one, zero]])
     found = linprog(
-        np.eye(1, num + 1, num)[0],
+        np.concatenate([np.zeros(num), [FLATNESS, -1.0]]),
         A_ub=tight,
         b_ub=np.zeros(2 * num),
-        A_eq=np.concatenate([np.ones((1, num)), [[0.0]]], axis=1),
+        A_eq=np.concatenate([np.ones(num), np.zeros(2)])[None],
         b_eq=[1.0],
+        bounds=[(0, None)] * (num + 1) + [(None, None)],
     )
-    return found.x[:num] if found.x is not None else np.zeros(num)
+    assert found.x is not None, found.message
+    return found.x[:num]
 
 
 def meta_strategy(payoff: np.ndarray) -> np.ndarray:
