@@ -41,7 +41,7 @@ def rows(path):
 
 
 def players(path, config):
-    league = League.open(path / "league", config.league, (0, 1), config.seed)
+    league = League.open(path / "league", config.league, worker.make_game(config, 1).teams, config.seed)
     try:
         known = league.players()
         weights = {p.name: league.weights(p.name) for p in known if p.kind == "snapshot"}
