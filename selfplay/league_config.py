@@ -92,7 +92,7 @@ class LeagueConfig(Section):
         for name, weight in self.mix.items():
             if name not in PLAIN:
                 raise ValueError(
-                    f"league.mix: no matchmaker {name}{nearest(name, [*PLAIN])}; it may have {', '.join(PLAIN)}"
+                    f"league.mix: no {name}{nearest(name, [*PLAIN])}; there are {', '.join(PLAIN)}"
                 )
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
                 raise ValueError(f"league.mix.{name}={shown(weight)} is not allowed; it must be a number > 0")

@@ -177,7 +177,7 @@ def test_a_general_sum_game_keeps_returns_and_rates_nobody(tmp_path):
 
 
 def test_a_run_directory_tells_of_a_bad_mix(tmp_path):
-    with pytest.raises(ValueError, match=r"no matchmaker qualty; nearest: quality"):
+    with pytest.raises(ValueError, match=r"no qualty; nearest: quality"):
         config(1, matchmaker="mix", mix={"qualty": 1.0})
     with pytest.raises(ValueError, match=r"league\.mix\.nash=-1"):
         config(1, matchmaker="mix", mix={"nash": -1})
