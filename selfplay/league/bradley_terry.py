@@ -36,7 +36,6 @@ ELO = 400 / math.log(10) / SCALE
 PRIOR = 1.0
 """Matches that every rated player has beside those played, half won and half lost."""
 
-_LONGEST_STEP = 5.0  # nats; beyond it the quadratic model of the likelihood means nothing
 _MOST_STEPS = 500
 _CONVERGED = 1e-9  # nats of the last step: the error left is of its square's order
 
@@ -162,16 +161,15 @@ def _maximum(score: np.ndarray, start: np.ndarray, free: np.ndarray) -> tuple[np
     rounding = 4 * np.finfo(np.float64).eps * (score + score.T).sum(axis=1)  # of the gradient
     if len(who) == 0:
         return theta, variance
+    height = _log_likelihood(score, theta[met])
     for _ in range(_MOST_STEPS):
         gradient, information = _derivatives(score, theta[met])
         level = np.abs(gradient[inner]) <= rounding[inner]
         step = np.zeros_like(theta)
         step[who] = np.linalg.solve(information[np.ix_(inner, inner)], gradient[inner])
-        step *= min(1.0, _LONGEST_STEP / max(np.abs(step).max(), _CONVERGED))
-        before = _log_likelihood(score, theta[met])
-        while _log_likelihood(score, (theta + step)[met]) < before - 1e-9 * abs(before):
+        while (reached := _log_likelihood(score, (theta + step)[met])) < height - 1e-9 * abs(height):
             step /= 2
-        theta += step
+        theta, height = theta + step, reached
         if np.abs(step).max() < _CONVERGED or level.all():
             _, information = _derivatives(score, theta[met])
             variance[np.ix_(who, who)] = np.linalg.inv(information[np.ix_(inner, inner)])

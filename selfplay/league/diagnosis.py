@@ -332,7 +332,6 @@ def copies_by_payoffs(
     for one, other in pairs:
         i, j = place[one], place[other]
         common = (counts[i].sum(axis=1) > 0) & (counts[j].sum(axis=1) > 0)
-        common[[i, j]] = False
         number = int(common.sum())
         if number == 0:
             continue

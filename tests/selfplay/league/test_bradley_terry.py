@@ -282,6 +282,14 @@ def test_far_and_contradictory_anchors_still_give_a_maximum():
     assert 0 < fit.mu[2] < 300
 
 
+def test_matches_against_oneself_do_not_count():
+    wins = np.array([[0, 3, 5], [7, 0, 4], [2, 9, 0]])
+    one, other = (
+        fitted("abc", counts_of(wins + np.diag(own)), {"a": 0.0}) for own in ([0] * 3, [40, 30, 20])
+    )
+    np.testing.assert_array_equal(one.mu, other.mu)
+
+
 def test_payoffs_of_a_league_are_taken_over_all_teams():
     counts = counts_of([[0, 3], [5, 0]])
     by_team = np.stack([counts, counts], axis=2)
