@@ -28,7 +28,6 @@ import numpy as np
 from selfplay import contestants
 from selfplay.config import Config
 from selfplay.evaluate import SLOTS, evaluate
-from selfplay.league.store import Store
 from selfplay.run_directory import RunDirectory
 from selfplay.worker import make_game
 
@@ -127,6 +126,8 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         row |= against_past(run.folder, options.past, options.games, run.seed)
     if options.exploitability:
         row["exploitability"] = ask("exploitability", str(run.folder))["exploitability"]
+        past = ask("exploitability", str(run.folder), "--past", "50")
+        row["exploitability of 50 past selves"] = past["exploitability"]
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
 
@@ -136,13 +137,10 @@ def against_past(folder: Path, number: int, games: int, seed: int) -> dict[str, 
 
     The lowest of several estimates is partly bad luck; all variants have the same luck.
     """
-    with Store(folder / "league", readonly=True) as store:
-        names = [player.name for player in store.players() if player.role == "main" and player.weights]
-    chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, number).round().astype(int))]
     newest = contestants.find(str(folder))
     scores = []
-    for name in chosen:
-        sides = [newest, contestants.find(f"{folder}:{name}")]
+    for past in contestants.past_selves(str(folder), number):
+        sides = [newest, past]
         game = contestants.common_game(sides, None, {})
         env = make_game(Config(env=game), min(games, SLOTS))
         parts = contestants.common_parts(sides, env)

@@ -115,6 +115,19 @@ def _member(text: str, run: RunDirectory, name: str) -> Contestant:
         return Contestant(text, text, config=run.config, weights=store.weights(name))
 
 
+def past_selves(text: str, number: int) -> list[Contestant]:
+    """So many of the main learner's snapshots in a run directory, evenly spaced in time."""
+    if not (Path(text) / "config.toml").is_file():
+        raise UserError(f"{text} is no run directory, whose past selves could be taken")
+    run = RunDirectory.open(text)
+    with Store(run.league, readonly=True) as store:
+        names = [player.name for player in store.players() if player.role == "main" and player.weights]
+    if not names:
+        raise UserError(f"{text} has no past self yet: train it for longer")
+    chosen = np.unique(np.linspace(0, len(names) - 1, number).round().astype(int))
+    return [_member(f"{text}:{names[k]}", run, names[k]) for k in chosen]
+
+
 def _known(name: str, names: list[str]) -> str:
     """The nearest right spelling and, in part where they are many, all that there are."""
     close = difflib.get_close_matches(name, names, n=1)
