@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.optimize import linprog, nnls
 
@@ -100,4 +102,10 @@ def meta_strategy(payoff: np.ndarray) -> np.ndarray:
     game is antisymmetric. Source: Lanctot et al. 2017, arXiv:1711.00832.
     """
     centred = np.nan_to_num(np.asarray(payoff, np.float64), nan=0.5) - 0.5
-    return equilibrium((centred - centred.T) / 2)
+    return _solved(((centred - centred.T) / 2).tobytes(), len(centred)).copy()
+
+
+@lru_cache(maxsize=2)
+def _solved(advantage: bytes, num: int) -> np.ndarray:
+    """`equilibrium`, which takes a while among many, once for the draws between two changes of the pool."""
+    return equilibrium(np.frombuffer(advantage).reshape(num, num))
