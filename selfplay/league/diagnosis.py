@@ -181,7 +181,7 @@ def beaten(players: Sequence[str], counts: np.ndarray) -> list[Finding]:
     """
     counts = np.asarray(counts)
     wins, losses = counts[:, 0].astype(np.float64), counts[:, 2].astype(np.float64)
-    number = int((counts.sum(axis=1) > 0).sum())
+    number = max(int((counts.sum(axis=1) > 0).sum()), 1)  # nobody met: p-values of 1 stay 1
     raw = np.where(losses > 0, betainc(np.maximum(losses, 1.0), wins + 1.0, 0.5), 1.0)
     found = [
         Finding(
