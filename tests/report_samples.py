@@ -61,9 +61,9 @@ def _players(num_players: int, text: str) -> tuple[PlayerRow, ...]:
     """main, random, a bot named `text`, and past selves of main and of an exploiter that begins anew."""
     zero = Interval(0.0, 0.0, 0.0)
     rows = [
-        PlayerRow("main", "learning", "main", None, False, 0, None, None, None, None),
-        PlayerRow("random", "bot", "bots", None, False, 0, None, None, zero, None),
-        PlayerRow(text, "bot", "bots", None, False, 0, None, None, Interval(15.0, 15.0, 15.0), None),
+        PlayerRow("main", "learning", "main", None, False, 0, 0, None, None, None, None),
+        PlayerRow("random", "bot", "bots", None, False, 0, 0, None, None, zero, None),
+        PlayerRow(text, "bot", "bots", None, False, 0, 0, None, None, Interval(15.0, 15.0, 15.0), None),
     ]
     parents: dict[str, str] = {}
     for k in range(num_players - len(rows)):
@@ -83,6 +83,7 @@ def _players(num_players: int, text: str) -> tuple[PlayerRow, ...]:
                 parent,
                 is_reset,
                 iteration,
+                STEPS * iteration,
                 STEPS * iteration,
                 None,
                 rating,

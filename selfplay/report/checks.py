@@ -16,6 +16,8 @@ from selfplay.report.data import Finding
 
 STALENESS = 1.0
 """Versions; OpenAI Five (arXiv:1912.06680) aims for 0 to 1, and lost much at about 8."""
+EXPLAINED = -0.1
+"""Explained variance; about 0 is sound where nothing can be foreseen, as in rock-paper-scissors."""
 CHECKED = (
     "cycles between past selves",
     "forgetting of past selves",
@@ -24,7 +26,7 @@ CHECKED = (
     f"updates too large (KL above {diagnosis.LARGE_KL})",
     "past selves that are near-copies",
     f"staleness (above {STALENESS:g})",
-    "values that explain nothing",
+    "values worse than a constant",
     "losses that are not finite",
     "matches dropped",
 )
@@ -71,9 +73,9 @@ def training(rows: Rows) -> tuple[Finding, ...]:
         text = f"Samples are {staleness:.2g} versions old at the end; at most about {STALENESS:g} is sound."
         found.append(Finding("Stale data", text))
     explained = mean(last, "loss/explained_variance")
-    if explained is not None and explained <= 0:
-        text = f"They explain {explained:.2f} of the variance at the end: no more than a constant does."
-        found.append(Finding("Values that explain nothing", text))
+    if explained is not None and explained < EXPLAINED:
+        text = f"Explained variance is {explained:.2f} at the end: a constant would err less."
+        found.append(Finding("Values worse than a constant", text))
     broken = [row for row in rows if _not_finite(row)]
     if broken:
         names = ", ".join(_not_finite(broken[0]))

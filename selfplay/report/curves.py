@@ -48,7 +48,12 @@ def panels(rows: Rows) -> tuple[Panel, ...]:
     names = sorted(set().union(*rows)) if rows else []
     found = []
     for title, note, metrics in _PANELS:
-        own = {n: label for metric in metrics for n in names if (label := _label(n, metric))}
+        own = {
+            name: label if len(metrics) == 1 or name == metric else f"{label} {_short(metric)}"
+            for metric in metrics
+            for name in names
+            if (label := _label(name, metric))
+        }
         found.append(Panel(title, note, _series(groups, own)))
     found.append(_opponents(groups, names))
     return tuple(panel for panel in found if any(v is not None for s in panel.series for v in s.value))
@@ -57,10 +62,14 @@ def panels(rows: Rows) -> tuple[Panel, ...]:
 def _label(name: str, metric: str) -> str | None:
     """What a metric is called beside others of its kind: of all, of a policy's part, of an exploiter."""
     if name == metric:
-        return metric.partition("/")[2]
+        return _short(metric)
     if name.startswith(f"{metric}/"):
         return name.removeprefix(f"{metric}/")
     return name.removesuffix(f"/{metric}") if name.endswith(f"/{metric}") else None
+
+
+def _short(metric: str) -> str:
+    return metric.partition("/")[2]
 
 
 def _opponents(groups: Sequence[Rows], names: Sequence[str]) -> Panel:

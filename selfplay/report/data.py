@@ -65,7 +65,8 @@ class PlayerRow:
     parent: str | None
     is_reset: bool  # whether the lineage began anew with it
     iteration: int  # in which it joined
-    agent_steps: int | None
+    joined: int  # the main learner's decisions until then
+    agent_steps: int | None  # its own learner's
     retired: int | None
     rating: Interval | None  # against the anchors, when it was rated
     strength: Interval | None  # Bradley-Terry, from all matches

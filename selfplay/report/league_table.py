@@ -39,9 +39,15 @@ def interval(rating: Rating) -> Interval:
 
 
 def rows(
-    players: Sequence[Player], history: History, strength: Mapping[str, Interval]
+    players: Sequence[Player],
+    history: History,
+    strength: Mapping[str, Interval],
+    steps_at: Callable[[int], int],
 ) -> tuple[PlayerRow, ...]:
-    """The players as the page shows them. An anchor that never was rated is the origin, random."""
+    """The players as the page shows them; steps_at: the main learner's decisions until an iteration.
+
+    An anchor that never was rated is the origin, random.
+    """
     rated = {name for _, name, _ in history}
     lineages = {player.name: lineage(player) for player in players}
     left = _left(players)
@@ -59,6 +65,7 @@ def rows(
                 parent=player.parent,
                 is_reset=player.kind == "snapshot" and own in begun and from_others,
                 iteration=player.iteration,
+                joined=steps_at(player.iteration),
                 agent_steps=player.agent_steps,
                 retired=left.get(player.name),
                 rating=interval(player.rating) if fixed or player.name in rated else None,
@@ -95,7 +102,7 @@ def lineage(player: Player) -> str:
 def points(
     players: Sequence[Player], history: History, steps_at: Callable[[int], int]
 ) -> tuple[RatingPoint, ...]:
-    """Ratings of past selves over the run; steps_at: agent steps at the end of an iteration."""
+    """Ratings of past selves over the run; steps_at: the main learner's decisions until an iteration."""
     index = {player.name: k for k, player in enumerate(players) if player.kind == "snapshot"}
     return tuple(
         RatingPoint(index[name], iteration, steps_at(iteration), interval(rating))

@@ -61,6 +61,7 @@ def read(path: Path | str) -> ReportData:
     recent = [m for iteration, met in league.meetings.items() if iteration > recent_from for m in met]
     replays, unreadable = _replays(run.replays)
     groups = curves.bins(rows)
+    steps_at = _steps_at(rows)
     return ReportData(
         title=run.config.env.id,
         facts=_facts(run, rows, league),
@@ -73,9 +74,9 @@ def read(path: Path | str) -> ReportData:
         agent_steps=tuple(group[-1]["agent_steps"] for group in groups),
         iterations=tuple(group[-1]["iteration"] for group in groups),
         panels=curves.panels(rows),
-        players=league_table.rows(players, league.history, strength),
+        players=league_table.rows(players, league.history, strength, steps_at),
         num_left_out=len(league.players) - len(players),
-        ratings=league_table.points(players, league.history, _steps_at(rows)),
+        ratings=league_table.points(players, league.history, steps_at),
         encounters=league_table.encounters(league.payoffs, recent, league.ids, players),
         recent_from=recent_from,
         payoffs=league_table.cells(league.payoffs, names),

@@ -138,6 +138,7 @@ def test_header_and_players(tmp_path):
         "main_exploiter_0.1": "main_exploiter_0", "main_exploiter_0.1-000004": "main_exploiter_0",
     }  # fmt: skip
     assert [name for name, row in rows.items() if row.is_reset] == ["main_exploiter_0.1-000004"]
+    assert rows["main_exploiter_0-000002"].joined == 200  # the main learner's; its own are not known
     assert rows["main_exploiter_0"].retired == 2  # gave way to its next life
     assert rows["main_exploiter_0.1"].retired is None
     assert rows["main-000001"].rating is None  # never rated
@@ -252,12 +253,14 @@ def test_panels_hold_what_the_run_has():
         [
             {
                 "loss/entropy": 1.0, "loss/entropy/speaker": 0.5, "main_exploiter_0/loss/entropy": 0.7,
+                "data/staleness": 0.5, "data/staleness_max": 2, "main_exploiter_0/data/staleness_max": 1,
                 "loss/kl": None, "league/win_rate/random": 0.9, "league/win_rate_pool": 0.6,
             }
         ]
     )  # fmt: skip
     assert {panel.title: [(s.name, *s.value) for s in panel.series] for panel in found} == {
         "Entropy": [("entropy", 1.0), ("speaker", 0.5), ("main_exploiter_0", 0.7)],
+        "Staleness": [("staleness", 0.5), ("staleness_max", 2), ("main_exploiter_0 staleness_max", 1)],
         "Score": [("random", 0.9), ("past selves", 0.6)],
     }
     general = curves.panels([{"league/win_rate/random": 0.9, "league/return/random": 3.5}])
@@ -276,7 +279,7 @@ def test_nothing_suspicious_in_a_sound_run():
         ("loss/kl", [0.01] * 15 + [0.06] * 5, "Updates too large"),
         ("loss/entropy", [1.0] * 10 + [0.01] * 10, "Entropy gone"),
         ("data/staleness", [0.0] * 18 + [1.5, 1.5], "Stale data"),
-        ("loss/explained_variance", [0.5] * 18 + [-0.1, 0.05], "Values that explain nothing"),
+        ("loss/explained_variance", [0.5] * 18 + [-0.35, 0.05], "Values worse than a constant"),
         ("loss/value", [0.5] * 10 + [None] + [0.5] * 9, "Losses that are not finite"),
         ("match/dropped", [0] * 5 + [3] + [0] * 14, "Matches dropped"),
     ],
@@ -291,6 +294,10 @@ def test_what_is_suspicious_is_found(metric, values, title):
 def test_a_densitys_entropy_has_no_zero():
     values = [1.0] * 10 + [-1.0] * 10
     assert checks.training(rows(**{"loss/entropy": values})) == ()
+
+
+def test_a_league_whose_players_never_met_is_not_suspicious(tmp_path):
+    assert reader.read(make_run(tmp_path / "run", met=())).findings == ()
 
 
 def test_the_league_is_looked_at(tmp_path):

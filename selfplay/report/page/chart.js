@@ -1,6 +1,6 @@
 // A line chart with bands, dots, horizontal lines and a cursor for pointer and arrow keys.
 //
-// spec: { label, height, series: [{ name, colour, x, y, low?, high?, dots?, dashed?, bars? }], lines: [{ name, y }],
+// alone: the points are not of one line. spec: { label, height, series: [{ name, colour, x, y, low?, high?, dots?, alone?, dashed?, bars? }], lines: [{ name, y }],
 //         formatX, formatY, domain: [low?, high?], describe? }
 function lineChart(spec) {
   const out = readout();
@@ -92,7 +92,7 @@ function drawChart(spec, f) {
   }
   spec.series.forEach((series, k) => {
     if (series.low) root.append(band(series, f));
-    root.append(...(series.bars ? bars(series, f, k, spec.series.length) : [curve(series, f)]));
+    root.append(...(series.bars ? bars(series, f, k, spec.series.length) : series.alone ? [] : [curve(series, f)]));
     if (series.dots) series.x.forEach((x, i) => {
       if (series.y[i] != null) root.append(svg("circle", { cx: f.scaleX(x), cy: f.scaleY(series.y[i]), r: series.x.length > 80 ? 1.5 : 3, fill: series.colour }));
     });
@@ -116,7 +116,7 @@ function curve(series, f) {
 /** The area between the ends of neighbours' intervals; one that nothing bounds is a line to the edge. */
 function band(series, f) {
   const at = (k, y) => `${f.scaleX(series.x[k]).toFixed(1)} ${f.scaleY(y).toFixed(1)}`;
-  const isBounded = (k) => series.y[k] != null && series.low[k] != null && series.high[k] != null;
+  const isBounded = (k) => !series.alone && series.y[k] != null && series.low[k] != null && series.high[k] != null;
   let area = "", open = "";
   for (let from = 0, k = 0; k <= series.x.length; k++) {
     if (k < series.x.length && isBounded(k)) continue;

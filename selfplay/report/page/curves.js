@@ -6,15 +6,16 @@ function ratingSection(report) {
   const series = [];
   learners.forEach((name, k) => {
     const rated = report.ratings.filter(([player]) => report.players[player].lineage === name);
+    const dots = { dots: true, alone: rated.some((r) => report.players[r[0]].is_reset) };
     if (rated.length) series.push({
       name: learners.length > 1 ? `${name}, rated as it joined` : "rated as it joined",
-      colour: seriesColour(2 * k), dots: true,
+      colour: seriesColour(2 * k), ...dots,
       x: rated.map((r) => r[2]), y: rated.map((r) => r[3]), low: rated.map((r) => r[4]), high: rated.map((r) => r[5]),
     });
-    const fitted = report.players.filter((p) => p.lineage === name && p.kind === "snapshot" && p.strength && p.agent_steps != null);
+    const fitted = report.players.filter((p) => p.lineage === name && p.kind === "snapshot" && p.strength);
     if (fitted.length) series.push({
       name: learners.length > 1 ? `${name}, from all matches` : "from all matches (Bradley–Terry)",
-      colour: seriesColour(2 * k + 1), dots: true, dashed: true, x: fitted.map((p) => p.agent_steps),
+      colour: seriesColour(2 * k + 1), ...dots, dashed: true, x: fitted.map((p) => p.joined),
       y: fitted.map((p) => p.strength[0]), low: fitted.map((p) => p.strength[1]), high: fitted.map((p) => p.strength[2]),
     });
   });
