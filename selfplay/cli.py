@@ -37,7 +37,17 @@ commands:
 `selfplay COMMAND --help` explains each.
 """
 
-COMMANDS = ("train", "play", "tournament", "exploitability", "report", "league-sim", "export", "bench", "envs")
+COMMANDS = (
+    "train",
+    "play",
+    "tournament",
+    "exploitability",
+    "report",
+    "league-sim",
+    "export",
+    "bench",
+    "envs",
+)
 
 RESUMABLE = ("stop.", "checkpoint.", "device", "rollout.num_workers")
 """Keys that a resumed run may change: where and how long it learns, not what."""
