@@ -378,7 +378,8 @@ class ParallelMatch(_AgentMatch):
             self._show(moment, agent, own, infos.get(agent))
         living = [self._seat[agent] for agent in self._env.agents if agent in obs]
         if moment.terminated or moment.truncated:
-            living = [seat for seat in living if seat not in moment.terminated | moment.truncated]
+            ended = {*moment.terminated, *moment.truncated}
+            living = [seat for seat in living if seat not in ended]
         moment.to_act = living
         return self._finish(moment)
 

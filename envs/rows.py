@@ -63,7 +63,9 @@ class _Views(dict[tuple[int, ...], np.ndarray]):
         self._rows = rows
 
     def __missing__(self, place: tuple[int, ...]) -> np.ndarray:
-        view = self[place] = self._rows[(*place, ...)]
+        index: tuple[Any, ...] = (*place, ...)
+        view: np.ndarray = self._rows[index]
+        self[place] = view
         return view
 
 

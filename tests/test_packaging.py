@@ -59,7 +59,7 @@ def test_wheel_holds_packages_and_configs(wheel: Path) -> None:
     on_disk = {
         path.relative_to(ROOT).as_posix()
         for folder in FOLDERS
-        for pattern in ("*.py", "*.toml")
+        for pattern in ("*.py", "*.toml", "*.html", "*.css", "*.js")
         for path in (ROOT / folder).rglob(pattern)
     }
     assert "configs/connect_four.toml" in on_disk

@@ -147,7 +147,7 @@ class Store:
     def ids(self) -> dict[str, int]:
         """The number of each player in the tables."""
         with self._named_errors():
-            return dict(self._db.execute("SELECT name, id FROM players"))
+            return dict(self._db.execute("SELECT name, id FROM players ORDER BY id"))
 
     def rating_history(self) -> list[tuple[int, str, Rating]]:
         """(iteration, player, rating) for every time that a rating moved."""
