@@ -1,13 +1,16 @@
 """Speed in CI: a ratio to a fixed plain loop of the same run, never an absolute time.
 
-Measured 1.7 and 2.4 (two cores of an EPYC, Zen 5); the bounds leave room for other processors and noise.
+Measured 1.7 and 2.4 on an EPYC (Zen 5), where our products are twice as fast as torch's; 0.8 to 1.0 and 1.5 to
+1.9 on a Xeon (Cascade Lake), where they are alike. The bounds are for the latter.
 """
 
 from benchmarks import guard
-from policies.lstm import LSTM
+from selfplay.learners import Learners
 from selfplay.players import PolicyPlayer
 
-ACTING, LEARNING = 1.1, 1.6
+ACTING, LEARNING = 0.55, 1.0
+SEEN = 0.8
+"""Of the ratio without a fault: below, it is seen."""
 
 
 def test_we_are_faster_than_a_plain_loop():
@@ -16,25 +19,23 @@ def test_we_are_faster_than_a_plain_loop():
     assert ratios.learning > LEARNING
 
 
-def test_a_slow_core_is_seen(monkeypatch):
-    """The cell by its definition, in torch's own functions."""
-    made = LSTM.__init__
+def test_a_second_pass_over_each_batch_is_seen(monkeypatch):
+    update, before = Learners.update, guard.measure()
 
-    def plain(self, *arguments):
-        made(self, *arguments)
-        self.plain = True
+    def wasteful(self, batches):
+        update(self, batches)
+        return update(self, batches)
 
-    monkeypatch.setattr(LSTM, "__init__", plain)
-    ratios = guard.measure()
-    assert ratios.learning < LEARNING
+    monkeypatch.setattr(Learners, "update", wasteful)
+    assert guard.measure().learning < SEEN * before.learning
 
 
 def test_a_second_forward_is_seen(monkeypatch):
-    decide = PolicyPlayer.decide
+    decide, before = PolicyPlayer.decide, guard.measure()
 
     def wasteful(self, *arguments):
         decide(self, *arguments)
         return decide(self, *arguments)
 
     monkeypatch.setattr(PolicyPlayer, "decide", wasteful)
-    assert guard.measure().acting < ACTING
+    assert guard.measure().acting < SEEN * before.acting
