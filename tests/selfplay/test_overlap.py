@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from selfplay import config as configuration
-from selfplay import overlap, train
+from selfplay import overlap, train, training
 from selfplay.config import Config
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
@@ -161,7 +161,7 @@ def test_auto_takes_turns_in_one_process(run_dir, monkeypatch):
 
 def test_a_resumed_run_keeps_its_choice(run_dir, monkeypatch):
     # The driver believes in two workers, the engine is this process.
-    monkeypatch.setattr(train, "resolve_num_workers", lambda config: 2)
+    monkeypatch.setattr(training, "resolve_num_workers", lambda config: 2)
     monkeypatch.setattr(overlap, "MARGIN", 0.0)
     for name, value in (("WARM_UP", 1), ("BLOCK", 2), ("ROUNDS", 1)):
         monkeypatch.setattr(overlap, name, value)
