@@ -97,7 +97,7 @@ class _Luck:
 
 def _lucky_gains() -> np.ndarray:
     gains = []
-    for seed in range(150):
+    for seed in range(60):
         luck = _Luck(seed)
         candidates = [best_response._Candidate(str(k or "frozen"), str(k or "frozen")) for k in range(21)]
         chosen = best_response._chosen(luck, candidates)
@@ -118,11 +118,11 @@ def test_choosing_among_many_does_not_flatter(monkeypatch):
 def test_the_interval_covers_the_truth():
     """Of candidates 1 and 2 against the player, whose gains are 0, in about 95 of 100 measurements."""
     covered = 0
-    for seed in range(200):
+    for seed in range(100):
         candidates = [best_response._Candidate(name, name) for name in ("frozen", "1", "2")]
         low, high = best_response._measured(_Luck(seed), candidates, [1, 2]).ci95
         covered += low <= 0 <= high
-    assert 180 <= covered <= 199
+    assert 88 <= covered <= 99
 
 
 def test_the_player_itself_gains_exactly_nothing():
@@ -265,7 +265,7 @@ def test_ctrl_c_ends_it_at_once():
             assert said, "it ended by itself"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130
