@@ -44,6 +44,7 @@ from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
 from selfplay.config import Config, num_cores
+from selfplay.memory import collect_seldom
 
 GAMES = (
     "pettingzoo:pettingzoo.sisl.pursuit_v5",
@@ -190,6 +191,7 @@ def _count(play: Iterator[int], seconds: float) -> Rate:
 @contextlib.contextmanager
 def adapter(config: Config) -> Iterator[Turn]:
     """A worker's share of the matches, in this process."""
+    collect_seldom()  # as every worker does
     env = make(config.env.id, config.rollout.num_games // num_cores())
     yield lambda seconds: Rate(game_speed.measure(env, seconds))
 

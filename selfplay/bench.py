@@ -127,9 +127,13 @@ def measure(config: Config, seconds: float) -> Measured:
         return go_on(seconds)
 
 
+GoOn = Callable[[float], Measured]
+"""Goes on with a run for about so many seconds; whole iterations, at least one."""
+
+
 @contextlib.contextmanager
-def warmed_up(config: Config) -> Iterator[Callable[[float], Measured]]:
-    """A run after its warm-up, which goes on for about so many seconds whenever it is told to."""
+def warmed_up(config: Config) -> Iterator[GoOn]:
+    """A run after its warm-up, which goes on whenever it is told to."""
     from selfplay.run_directory import RunDirectory
     from selfplay.training import Training
 

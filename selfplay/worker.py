@@ -22,7 +22,7 @@ from selfplay.errors import UserError
 from selfplay.inference.channel import Channel, make_fields
 from selfplay.inference.player import RemotePlayer
 from selfplay.matches import MAIN, Lineups, MatchResults
-from selfplay.memory import keep_freed_memory
+from selfplay.memory import collect_seldom, keep_freed_memory
 from selfplay.part_play import Seated
 from selfplay.parts import Part, split
 from selfplay.players import BotPlayer, Learning, PolicyPlayer
@@ -148,6 +148,7 @@ class Worker:
         # One thread each: the cores are shared out by workers, not inside them.
         torch.set_num_threads(1)
         keep_freed_memory()
+        collect_seldom()
         self.config, self.index, self.inference = config, index, inference
         self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
         self._open(0)
