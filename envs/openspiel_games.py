@@ -76,6 +76,7 @@ class OpenSpielGames:
         self.teams = (0,) * seats if one_team else tuple(range(seats))
         self.zero_sum = bool(kind.utility == pyspiel.GameType.Utility.ZERO_SUM)
         self.seat_names = tuple(f"player_{seat}" for seat in range(seats))
+        self.deterministic = kind.chance_mode == pyspiel.GameType.ChanceMode.DETERMINISTIC
         self.public_actions = kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION
         self._pays_at_end = kind.reward_model == pyspiel.GameType.RewardModel.TERMINAL
         self._seed_parameter = seed_parameter(game)

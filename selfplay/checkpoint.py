@@ -86,6 +86,11 @@ def newest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def iteration_of(path: Path) -> int:
+    """After which a checkpoint was made."""
+    return int(path.name.rpartition("-")[2])
+
+
 def newest_good(directory: Path, *, other_than: Path | None = None) -> Path | None:
     """The checkpoint of the highest iteration that loads."""
     for path in reversed(_all(directory)):
@@ -198,4 +203,4 @@ def _all(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("iteration-")))
+    return sorted(found, key=iteration_of)

@@ -1,4 +1,4 @@
-"""A run on disk: config.toml, metrics.jsonl, TensorBoard events, checkpoints/, league/, replays/."""
+"""A run on disk: config.toml, versions.json, metrics.jsonl, TensorBoard events; checkpoints, league."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from selfplay import config as configuration
+from selfplay import versions
 from selfplay.config import Config
 from selfplay.errors import UserError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+VERSIONS = "versions.json"
 LOCK = ".lock"
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the environment of a job's entry point
 
@@ -56,6 +58,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot make the run directory {path}: {error.strerror}") from error
         run.write_config(config)
+        run.note_versions()
         return run
 
     def lock(self) -> None:
@@ -95,6 +98,26 @@ class RunDirectory:
         """Make `config` the run's own, as when it is resumed with another end."""
         self.config = config
         _replace(self.path / CONFIG, configuration.dump(config))
+
+    def note_versions(self) -> None:
+        """Write down what the run goes on with, where that is not what it went on with before."""
+        now, then = versions.installed(), self._versions()
+        if not then or then[-1]["versions"] != now:
+            after = max((row["iteration"] for row in self.metrics()), default=0)
+            entries = [*then, {"after_iteration": after, "versions": now}]
+            _replace(self.path / VERSIONS, json.dumps(entries, indent=1) + "\n")
+
+    def versions(self) -> dict[str, str]:
+        """Of Python and packages, with which the run last went on; none where it did not write them down."""
+        entries = self._versions()
+        return entries[-1]["versions"] if entries else {}
+
+    def _versions(self) -> list[dict[str, Any]]:
+        path = self.path / VERSIONS
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); remove it") from error
 
     def append(self, metrics: Mapping[str, Any]) -> None:
         """Add an iteration to metrics.jsonl and to TensorBoard at its agent_steps.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selfplay import engine
+from selfplay import checkpoint, engine
 from selfplay.config import Config, StopConfig, check_lanes, resolve_num_workers
 from selfplay.errors import UserError
 from selfplay.run_directory import RunDirectory
@@ -61,8 +61,10 @@ def with_schedule(config: Config) -> Config:
 
 
 def _reached(stop: StopConfig, directory: RunDirectory) -> str | None:
-    """The stop condition that the run's last iteration met."""
-    rows = list(directory.metrics())
+    """The stop condition that the newest checkpoint's iteration met."""
+    newest = checkpoint.newest(directory.checkpoints)
+    saved = checkpoint.iteration_of(newest) if newest else 0
+    rows = [row for row in directory.metrics() if row["iteration"] <= saved]
     ends = {"iteration": stop.iterations, "agent_steps": stop.agent_steps, "seconds": stop.seconds}
     for name, end in ends.items():
         if rows and end is not None and rows[-1][name] >= end:
@@ -79,6 +81,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     if resume:
         directory.lock()
         directory.write_config(config)
+        directory.note_versions()
     view = choose(directory.path, config.stop)
     view.message(f"run directory: {directory.path.resolve()}")
     if resume and (end := _reached(config.stop, directory)):

@@ -6,6 +6,7 @@ error, with its own type and traceback, and never the death of an actor.
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import warnings
@@ -53,7 +54,7 @@ class RolloutActor:
 
         server: of the machine's `InferenceActor`, where that decides.
         """
-        _adopt(path)
+        _settle(path)
         self._worker = Worker(config, self._index, num_workers, server)
         if entropy:
             self._worker.reopen(entropy)
@@ -86,7 +87,7 @@ class InferenceActor:
 
     def open(self, config: Config, device: str, path: list[str]) -> str:
         """Begin to serve; gives the socket's path."""
-        _adopt(path)
+        _settle(path)
         torch.set_num_threads(1)
         policies = make_policies(config, make_game(config, 1), config.seed)
         self._server = InferenceServer(policies, device)
@@ -125,7 +126,7 @@ class LearnerActor:
         address: tuple[str, int] | None,
     ) -> None:
         """Make the policies; state: where to go on, in place of a learner that died; address: as `meet`."""
-        _adopt(path)
+        _settle(path)
         torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
         # Fragments lie in the object store and are read-only; the learner does not write to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -172,6 +173,11 @@ def _fetcher(refs: Refs) -> Fetch:
     return lambda name: ray.get(refs[name])
 
 
-def _adopt(path: list[str]) -> None:
-    """Find modules, such as the user's own game, where the driver finds them."""
+def _settle(path: list[str]) -> None:
+    """Find modules, such as the user's own game, where the driver finds them; end at once when told to.
+
+    Ray's handler of SIGTERM raises SystemExit wherever the interpreter is: in a callback of the garbage
+    collector it ends nothing and puts a traceback on the user's screen.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.path.extend(folder for folder in path if folder and folder not in sys.path)

@@ -10,37 +10,25 @@ with all that it must know.
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import (
-    GetTimeoutError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.exceptions import ObjectLostError, RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from selfplay.config import Config, resolve_num_workers
+from selfplay.config import Config
 from selfplay.engine import Arrays, Engine, Engines, Learned, choose_device
 from selfplay.engine.actors import InferenceActor, LearnerActor, RolloutActor, State
+from selfplay.engine.calls import DIED, OPEN_SECONDS, EngineError, Ref, get, get_all, wait_opened
 from selfplay.engine.evaluators import RayEvaluators
-from selfplay.errors import UserError
+from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_workers, reserve
 from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
@@ -49,26 +37,8 @@ from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
 MAX_DEATHS = 3
 """An actor that dies so often without one update between ends the run."""
 
-ROOM_SECONDS = 60.0
-"""How long to wait for the cluster's CPUs and GPUs at the start."""
-
-OPEN_SECONDS = 300.0
-"""How long an actor may take to start: its imports, and compiling a game for the first time."""
-
 CLOSE_SECONDS = 5.0
 """How long an inference server may take to end."""
-
-MOST_LEARNERS = 8
-"""Learners that share a CPU's cores under "auto"; more than two were never measured."""
-
-SIBLING_SECONDS = 30.0
-"""How long to look for a learner that died, once another has failed: for that may be why."""
-
-_DIED = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
-
-_COLOUR = re.compile(r"\x1b\[\d*m")
-
-Ref = Any  # ray.ObjectRef, which carries no type through actor handles
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +50,6 @@ class _Begun:
     collected: list[Ref]
 
 
-class EngineError(RuntimeError):
-    """Actors keep dying, or do not start."""
-
-
 class RayEngine:
     """See `selfplay.engine.Engine`."""
 
@@ -92,7 +58,7 @@ class RayEngine:
     ) -> None:
         """room: this engine's part of the cluster; None: all of it."""
         self._config, self._fetch, self._notify = config, fetch, notify
-        self._started_ray = _connect()
+        self._started_ray = connect()
         self._room = room or find_room(config, 1)
         self._group: PlacementGroup | None = None
         self._actors: dict[str, ActorHandle] = {}
@@ -108,18 +74,18 @@ class RayEngine:
             raise
 
     def _open(self) -> None:
-        self.num_rollouts = _fit(self._config, self._room.cpus)
+        self.num_rollouts = fit_workers(self._config, self._room.cpus)
         self._device = choose_device(self._config, self._room.gpus >= 1)
-        number = _num_learners(self._config, self.num_rollouts, self._device, self._room.gpus)
+        number = fit_learners(self._config, self.num_rollouts, self._device, self._room.gpus)
         shares = np.array_split(np.arange(self.num_rollouts), number)
         self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts it learns from
         gpus = len(shares) if self._device == "cuda" else 0
-        self._group = _reserve(self.num_rollouts, gpus, self._room.part)
+        self._group = reserve(self.num_rollouts, gpus, self._room.part)
         self._make_actors()
 
     def _make_actors(self) -> None:
         opened = {_rollout(k): self._start_rollout(k, 0) for k in range(self.num_rollouts)}
-        _opened(opened | self._start_learners(None))
+        wait_opened(opened | self._start_learners(None))
         self._publish_first()
 
     def _publish_first(self) -> None:
@@ -188,7 +154,7 @@ class RayEngine:
 
     def weights(self) -> Mapping[str, np.ndarray]:
         try:
-            return _get(self._weights_ref)
+            return get(self._weights_ref)
         except ObjectLostError:
             weights = self._ask_learner(lambda learner: learner.weights.remote())
             self._weights_ref = ray.put(weights)
@@ -231,7 +197,7 @@ class RayEngine:
         for who, actor in self._actors.items():
             if who.startswith(INFERENCE):
                 with contextlib.suppress(RayError):  # it may be gone
-                    _get(actor.close.remote(), CLOSE_SECONDS)
+                    get(actor.close.remote(), CLOSE_SECONDS)
             ray.kill(actor)
         self._actors, self._servers = {}, {}
 
@@ -258,7 +224,7 @@ class RayEngine:
         self._actors[_rollout(index)] = actor
         server = None
         if self._config.rollout.inference == "node":
-            server = self._server_of(_get(actor.machine.remote(), OPEN_SECONDS))
+            server = self._server_of(get(actor.machine.remote(), OPEN_SECONDS))
         return actor.open.remote(self._config, self.num_rollouts, entropy, sys.path, server)
 
     def _server_of(self, machine: str) -> str:
@@ -269,7 +235,7 @@ class RayEngine:
             actor = ray.remote(InferenceActor).options(**options).remote()
             self._actors[f"{INFERENCE} {len(self._servers)}"] = actor
             opened = actor.open.remote(self._config, self._device, sys.path)
-            self._servers[machine] = _get(opened, OPEN_SECONDS)
+            self._servers[machine] = get(opened, OPEN_SECONDS)
         return self._servers[machine]
 
     def _start_learners(self, state: State | None) -> dict[str, Ref]:
@@ -279,7 +245,7 @@ class RayEngine:
             place = self._place(self.num_rollouts + rank if num_gpus else share[0])
             options = {"num_cpus": 0, "num_gpus": num_gpus, "scheduling_strategy": place}
             self._actors[_learner(rank)] = ray.remote(LearnerActor).options(**options).remote(rank, size)
-        address = _get(self._actors[LEARNER].meet.remote(), OPEN_SECONDS) if size > 1 else None
+        address = get(self._actors[LEARNER].meet.remote(), OPEN_SECONDS) if size > 1 else None
         return {
             _learner(rank): self._actors[_learner(rank)].open.remote(
                 self._config, self._device, state, sys.path, address
@@ -307,13 +273,13 @@ class RayEngine:
         for index, ref in zip(indices, refs, strict=True):
             while True:
                 try:
-                    results.append(_get(ref))
+                    results.append(get(ref))
                     break
                 except ObjectLostError as error:
                     self._count_loss(f"what {_rollout(index)} needs", error)
                     self._snapshots.clear()
                     self.weights()  # published again, if it is they that are lost
-                except _DIED as error:
+                except DIED as error:
                     self._replace_rollout(index, error)
                 ref = call(index, self._actors[_rollout(index)])
         return results
@@ -327,14 +293,14 @@ class RayEngine:
         ranks = range(len(self._shares))[:number]
         while True:
             try:
-                return _get_all([call(rank, self._actors[_learner(rank)]) for rank in ranks])
+                return get_all([call(rank, self._actors[_learner(rank)]) for rank in ranks])
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
                 if self._batches:  # the results of these matches stay unrecorded
                     self._finish_collect(self._start_collect(self._lineups))
                 if len(ranks) > 1:  # those that have theirs wait for the one that lacks it
                     self._replace_learners(error)
-            except _DIED as error:
+            except DIED as error:
                 self._replace_learners(error)
 
     def _replace_rollout(self, index: int, error: RayError) -> None:
@@ -349,7 +315,7 @@ class RayEngine:
         """The published weights are the newest; the optimiser's state is that of the last checkpoint."""
         arrays, meta = self._backup
         try:
-            newest = {f"policy:{name}": x for name, x in _get(self._weights_ref).items()}
+            newest = {f"policy:{name}": x for name, x in get(self._weights_ref).items()}
         except ObjectLostError:  # with the learner's machine
             newest = {name: x for name, x in arrays.items() if name.startswith("policy:")}
         state = arrays | newest, {**meta, "version": self._version, "agent_steps": self._agent_steps}
@@ -363,9 +329,9 @@ class RayEngine:
             for who in actors:
                 ray.kill(self._actors[who])  # where it is out of reach, but alive
             try:
-                _opened(start())
+                wait_opened(start())
                 return
-            except _DIED as again:
+            except DIED as again:
                 error = again
 
     def _count_loss(self, who: str, error: RayError) -> None:
@@ -386,62 +352,9 @@ def _rollout(index: int) -> str:
     return f"rollout worker {index}"
 
 
-def _connect() -> bool:
-    """Join the cluster of `ray job submit`, or of `ray start` on this machine; else start one, and say so."""
-    if ray.is_initialized():
-        return False
-    # Ray tells of a token that it made for us, on every start; whoever reaches into the cluster needs it.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(logging_level=logging.WARNING, include_dashboard=False)
-    except ConnectionError as error:
-        raise UserError(
-            f"{error}; start it anew, or have a cluster of this run's own: RAY_ADDRESS=local"
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's would end the run without a checkpoint
-    return True
-
-
-class Room(NamedTuple):
-    """What of the cluster one engine may have."""
-
-    cpus: int
-    gpus: int
-    part: float  # of a CPU or GPU that each of its actors counts as; less than 1 where engines take turns
-    together: bool  # whether all engines have theirs at the same time
-
-
-def find_room(config: Config, number: int) -> Room:
-    """The part of each of so many engines, and of none that evaluators have.
-
-    Side by side if the cluster has several machines, or the workers that were asked for fit as often;
-    else each has all of it, in turns.
-    """
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 0)) - config.league.evaluators, int(resources.get("GPU", 0))
-    if cpus < 1:
-        raise UserError(
-            f"league.evaluators={config.league.evaluators}, but the Ray cluster has "
-            f"{int(resources.get('CPU', 0))} CPUs: at least one must be left for rollouts that teach"
-        )
-    wanted = config.rollout.num_workers
-    if wanted == "auto":
-        together = cpus >= number and sum(node["Alive"] for node in ray.nodes()) > 1
-    else:
-        together = number * wanted <= cpus
-    if 0 < gpus < number and config.device != "cpu":
-        together = False
-    if number == 1 or together:
-        return Room(cpus // number, gpus // number, 1, number > 1)
-    return Room(cpus, gpus, round(1 / number - 5e-5, 4), False)  # Ray counts ten thousandths
-
-
 def start_engines(configs: Mapping[str, Config], fetch: Fetch, notify: Callable[[str], None]) -> Engines:
     """See `selfplay.engine.start_all`."""
-    started = _connect()
+    started = connect()
     engines: dict[str, Engine] = {}
     try:
         first = next(iter(configs.values()))
@@ -457,91 +370,3 @@ def start_engines(configs: Mapping[str, Config], fetch: Fetch, notify: Callable[
         raise
     evaluators.started_ray = started
     return Engines(engines, room.together, evaluators)
-
-
-def _fit(config: Config, cpus: int) -> int:
-    """How many rollout workers: as configured, `auto` no more than the cluster has CPUs."""
-    workers = resolve_num_workers(config)
-    if config.rollout.num_workers == "auto" and 0 < cpus < workers:
-        return max(n for n in range(1, cpus + 1) if config.rollout.num_games % n == 0)
-    if cpus < workers:
-        raise UserError(
-            f"rollout.num_workers={workers}, but the Ray cluster has {cpus} CPUs; "
-            "give as many workers as CPUs at most, or 0 to play in this process"
-        )
-    return workers
-
-
-def _num_learners(config: Config, num_rollouts: int, device: str, num_gpus: int) -> int:
-    """As configured and as there is room for; under "auto" what was measured to be fastest."""
-    wanted = config.num_learners
-    if wanted == "auto":
-        machines = sum(node["Alive"] for node in ray.nodes())
-        return 1 if device == "cuda" or machines > 1 else min(num_rollouts, MOST_LEARNERS)
-    if wanted > num_rollouts:
-        raise UserError(
-            f"num_learners={wanted}, but {num_rollouts} rollout workers: every learner takes "
-            f"the batches of workers of its own; give --num-learners {num_rollouts}, or more workers"
-        )
-    if device == "cuda" and num_gpus < wanted:
-        raise UserError(
-            f"num_learners={wanted}, but the Ray cluster has {num_gpus} GPUs; "
-            f"give --num-learners {num_gpus}, or --device cpu"
-        )
-    return wanted
-
-
-def _reserve(num_rollouts: int, num_gpus: int, part: float) -> PlacementGroup:
-    """A CPU for every rollout, and GPUs for learners as the last bundles, or parts of them."""
-    bundles = [{"CPU": part}] * num_rollouts + [{"GPU": part}] * num_gpus
-    group = placement_group(bundles, strategy="PACK")
-    if not group.wait(timeout_seconds=ROOM_SECONDS):
-        remove_placement_group(group)
-        gpus = f", {num_gpus} GPUs" if num_gpus else ""
-        raise UserError(
-            f"the Ray cluster has no room for this run ({num_rollouts} CPUs{gpus}): "
-            "other jobs hold it (see `ray status`); end them, or lower rollout.num_workers"
-        )
-    return group
-
-
-def _opened(refs: Mapping[str, Ref]) -> None:
-    """Wait until actors are ready."""
-    try:
-        _get_all(list(refs.values()), OPEN_SECONDS)
-    except GetTimeoutError as error:
-        raise EngineError(
-            f"{', '.join(refs)} did not start within {OPEN_SECONDS:g} s: the cluster has no room any more, "
-            "or a machine is overloaded (see `ray status`); go on later with --resume"
-        ) from error
-
-
-def _get_all(refs: Sequence[Ref], timeout: float | None = None) -> list[Any]:
-    """Results of calls that may wait for each other: one that died or lost something is told of first."""
-    waiting, failure = list(refs), None
-    while waiting:
-        done, waiting = ray.wait(waiting, timeout=SIBLING_SECONDS if failure else timeout)
-        if not done:
-            raise failure or GetTimeoutError
-        try:
-            _get(done[0])
-        except (ObjectLostError, *_DIED):
-            raise
-        except Exception as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return list(map(_get, refs))
-
-
-def _get(ref: Ref, timeout: float | None = None) -> Any:
-    """ray.get, with an error of the actor's own code raised as itself, its remote traceback noted."""
-    try:
-        return ray.get(ref, timeout=timeout)
-    except RayTaskError as error:
-        cause = error.cause
-        if not isinstance(cause, Exception):
-            raise
-        if not isinstance(cause, RayError | UserError):
-            cause.add_note(_COLOUR.sub("", str(error)))
-        raise cause from None

@@ -39,9 +39,10 @@ def run_on_ray(
     """
     import ray
 
-    from selfplay.engine.cluster import _connect, _get
+    from selfplay.engine.calls import get
+    from selfplay.engine.room import connect
 
-    started = _connect()
+    started = connect()
     waiting: dict[Any, Task] = {}
     try:
         refs = {key: ray.put(shared[key]) for key in {key for task in tasks for key in task.keys}}
@@ -53,7 +54,7 @@ def run_on_ray(
                 values = [refs[key] for key in task.keys]
                 waiting[remote.remote(sys.path, function, task.arguments, *values)] = task
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(done), _get(done)
+            yield waiting.pop(done), get(done)
     finally:
         for ref in waiting:
             ray.cancel(ref, force=True)

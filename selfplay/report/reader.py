@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import importlib.metadata
-import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +27,6 @@ from selfplay.run_directory import METRICS, RunDirectory
 MOST_REPLAYS = 20
 REPLAY_BYTES = 1 << 20
 """Of all replays together: a page of some megabytes opens at once, and can be sent."""
-PACKAGES = ("selfplay", "torch", "ray", "numpy", "gymnasium", "numba")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ def read(path: Path | str) -> ReportData:
         payoffs=league_table.cells(league.payoffs, names),
         replays=replays,
         config=configuration.dump(run.config),
-        versions=versions(),
+        versions=tuple(Fact(name, version) for name, version in run.versions().items()),
     )
 
 
@@ -206,35 +202,3 @@ def _replays(folder: Path) -> tuple[tuple[Replay, ...], tuple[Finding, ...]]:
         except UserError as error:
             unreadable.append(Finding("A replay cannot be read", str(error)))
     return tuple(found), tuple(unreadable)
-
-
-def versions() -> tuple[Fact, ...]:
-    """What the report was written with."""
-    installed = {name: _version(name) for name in PACKAGES}
-    commit = _commit()
-    return (
-        Fact("python", platform.python_version()),
-        *(Fact(name, version) for name, version in installed.items() if version is not None),
-        *([Fact("git commit", commit)] if commit else []),
-        Fact("platform", platform.platform(terse=True)),
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The checkout's commit, where this package lies in one."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    command: Sequence[str] = ("git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12")
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):  # no git, or a checkout on a disk that does not answer
-        return None
-    return done.stdout.strip() or None

@@ -18,7 +18,8 @@ import ray
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.engine import Learned
-from selfplay.engine.cluster import LEARNER, MAX_DEATHS, EngineError, RayEngine
+from selfplay.engine.calls import EngineError
+from selfplay.engine.cluster import LEARNER, MAX_DEATHS, RayEngine
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import UserError
 from selfplay.matches import MAIN, Lineups
@@ -333,7 +334,7 @@ def test_workers_that_the_cluster_has_no_room_for(cluster: None) -> None:
 
 
 def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.engine.cluster.ROOM_SECONDS", 0.5)
+    monkeypatch.setattr("selfplay.engine.room.ROOM_SECONDS", 0.5)
     with pytest.raises(UserError, match="no room for this run"):
         begin(4)
 

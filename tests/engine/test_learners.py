@@ -82,7 +82,7 @@ def test_fragment_of_one_of_two_learners_lost(shared: RayEngine) -> None:
 
 
 def test_an_error_of_all_learners_is_the_error(shared: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.engine.cluster.SIBLING_SECONDS", 5.0)
+    monkeypatch.setattr("selfplay.engine.calls.SIBLING_SECONDS", 5.0)
     arrays, meta = shared.state()
     collect(shared)
 

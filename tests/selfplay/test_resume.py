@@ -105,6 +105,15 @@ def test_what_was_done_after_the_checkpoint_is_done_again(tmp_path):
     assert_same_run(whole, crashed, 8)
 
 
+def test_a_run_that_died_before_its_last_checkpoint_is_not_at_its_end(tmp_path):
+    whole, crashed = tmp_path / "whole", tmp_path / "crashed"
+    train(whole, 6)
+    train(crashed, 6)
+    checkpoint.newest(crashed / "checkpoints").rename(tmp_path / "lost")
+    train(crashed, 6, resume=True)
+    assert_same_run(whole, crashed, 6)
+
+
 def test_a_checkpoint_that_lacks_a_key_is_refused(tmp_path, monkeypatch):
     train(tmp_path / "run", 1)
     original = checkpoint.load

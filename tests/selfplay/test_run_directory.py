@@ -3,8 +3,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from selfplay import config
+from selfplay import config, versions
 from selfplay.errors import UserError
 from selfplay.run_directory import RunDirectory, default_path
 
@@ -37,6 +38,7 @@ def test_a_new_run_holds_its_configuration_and_folders(run, setting):
     assert {path.name for path in run.path.iterdir()} == {
         ".lock",
         "config.toml",
+        "versions.json",
         "checkpoints",
         "league",
         "replays",
@@ -51,6 +53,24 @@ def test_the_configuration_of_a_resumed_run_is_written_again(run, setting):
     changed = setting.model_copy(update={"stop": config.StopConfig(iterations=7)})
     run.write_config(changed)
     assert RunDirectory.open(run.path).config == run.config == changed
+
+
+def test_what_a_run_went_on_with_is_written_down_once(run, monkeypatch):
+    assert run.versions()["torch"] == torch.__version__
+    run.append({"iteration": 4, "agent_steps": 1})
+    run.note_versions()
+    before = run.versions()
+    monkeypatch.setattr(versions, "installed", lambda: before | {"torch": "9.9"})
+    run.note_versions()
+    entries = json.loads((run.path / "versions.json").read_text())
+    assert [entry["after_iteration"] for entry in entries] == [0, 4]
+    assert entries[0]["versions"] == before
+    assert run.versions() == before | {"torch": "9.9"}
+    (run.path / "versions.json").write_text("[")
+    with pytest.raises(UserError, match=r"versions\.json is damaged"):
+        run.versions()
+    (run.path / "versions.json").unlink()
+    assert run.versions() == {}
 
 
 def test_a_folder_that_holds_a_run_is_refused_by_name(run, setting):

@@ -17,7 +17,7 @@ function knowSection({ findings, checked }) {
 const configSection = ({ config }) => section("config", "Configuration", null,
   el("details", { open: true }, el("summary", {}, "config.toml"), el("pre", { tabindex: "0" }, config)));
 
-const versionsSection = ({ versions }) => section("versions", "Versions", "Of the machine that wrote this page.",
+const versionsSection = ({ versions }) => section("versions", "Versions", "With which the run last went on.",
   el("table", {}, ...versions.map(({ name, value }) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value)))));
 
 document.getElementById("top").append(...headerParts(report));
