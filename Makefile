@@ -7,6 +7,7 @@ STAMP  := $(VENV)/.installed
 CONFIG ?= connect_four
 TESTS  ?=
 ARGS   ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test lint format clean
@@ -19,8 +20,8 @@ install: $(STAMP) ## make .venv and install the project with its tools (PYTHON=p
 train: $(STAMP) ## train CONFIG=connect_four (ARGS="--stop.seconds 600")
 	$(BIN)/selfplay train $(CONFIG) $(ARGS)
 
-test: $(STAMP) ## run the tests (TESTS=tests/test_x.py ARGS="-k name"; slow ones with ARGS="-m slow")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(TESTS) $(ARGS)
+test: $(STAMP) ## run the tests (TESTS=tests/test_x.py ARGS="-k name"; slow ones with ARGS="-m slow"; JOBS=0: one process)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(TESTS) $(ARGS)
 
 lint: $(STAMP) ## check style, format, types and who imports whom
 	$(BIN)/ruff check .

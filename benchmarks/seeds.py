@@ -24,15 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from selfplay import contestants
 from selfplay.config import Config
 from selfplay.evaluate import SLOTS, evaluate
 from selfplay.run_directory import RunDirectory
 from selfplay.worker import make_game
-
-# 97.5% quantiles of Student's t by degrees of freedom, 1 to 9: seeds are few.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 VARIANT = "--variant"
 
@@ -135,7 +133,8 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 def against_past(folder: Path, number: int, games: int, seed: int) -> dict[str, float]:
     """Score of a run's last policy against past selves evenly spaced in time: the mean and the lowest.
 
-    The lowest of several estimates is partly bad luck; all variants have the same luck.
+    Also the lowest against the older half, which are weaker unless something was forgotten; the newest are
+    as strong. The lowest of several estimates is partly bad luck; all variants have the same luck.
     """
     newest = contestants.find(str(folder))
     scores = []
@@ -148,7 +147,12 @@ def against_past(folder: Path, number: int, games: int, seed: int) -> dict[str, 
         result = evaluate(env, parts, seated, games=games, seed=seed)
         assert result.mean_score is not None
         scores.append(result.mean_score)
-    return {"past/mean": float(np.mean(scores)), "past/lowest": min(scores)}
+    older = scores[: max(len(scores) // 2, 1)]
+    return {
+        "past/mean": float(np.mean(scores)),
+        "past/lowest": min(scores),
+        "past/lowest of the older half": min(older),
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -170,7 +174,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def interval(values: np.ndarray) -> tuple[float, float]:
     """mean -+ t s / sqrt(n) over n seeds."""
     mean, n = float(values.mean()), len(values)
-    half = T95[min(n - 2, len(T95) - 1)] * float(values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
     return mean - half, mean + half
 
 

@@ -35,7 +35,9 @@ class LeagueConfig(Section):
         default=0.0, description="uniform: past selves that joined before this share of them are not met"
     )
     pfsp_power: Positive = Field(
-        default=1.0, description="pfsp_hard: exponent p of (1 - win rate)^p; higher: the hardest more often"
+        default=1.0,
+        description="pfsp_hard: exponent p of (1 - win rate)^p; higher: the hardest more often; "
+        "alphastar has its own, 2",
     )
     opponents: Count = Field(
         default=2, description="different past selves drawn for each worker and iteration"

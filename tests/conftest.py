@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy, numba and torch are first imported
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+ROOT = Path(__file__).parents[1]
 
 # The first call of a compiled function takes seconds, so no deadline; in CI the same examples every time.
 hypothesis.settings.register_profile("selfplay", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("selfplay")
+
+
+class ByFile(LoadFileScheduling):
+    """In several processes: a file's tests stay together, and those with Ray or timings do not meet."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "alone" if _wants_to_be_alone(file) else file
+
+
+@cache
+def _wants_to_be_alone(file: str) -> bool:
+    return file.endswith("test_guard.py") or "mark.ray" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

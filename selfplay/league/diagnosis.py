@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import betainc, chdtrc, chdtri, chndtr, gammaln, ndtr
+from scipy.special import betainc, gammaln, ndtr
 
 from selfplay.evaluate import score_interval
 
@@ -36,8 +36,6 @@ KL_ROWS = 5
 """Rows in a row with a large KL divergence that make a finding."""
 COPY_DISTANCE = 0.01
 """Relative distance of weights below which two players are near-copies."""
-COPY_SCORES = 0.1
-"""Difference of scores that must have been seen, had it been there."""
 
 _EXACT_TABLES = 1_000_000  # of wins and draws; above it, counts are large enough for the normal law
 
@@ -311,52 +309,3 @@ def copies_by_weights(distances: Iterable[tuple[str, str, float]]) -> list[Findi
         f"their parent's, nearest {name} to {parent} ({distance:.2%})"
     )
     return [Finding("near-copies", text, tuple(name for name, _, _ in close))]
-
-
-def copies_by_payoffs(
-    players: Sequence[str], counts: np.ndarray, pairs: Sequence[tuple[str, str]]
-) -> list[Finding]:
-    """Pairs whose rows of payoffs are equal within noise, where a difference would have been seen.
-
-        X^2 = sum_k (s_ik - s_jk)^2 / (v_k (1/n_ik + 1/n_jk))  over the K opponents k that both met
-
-    counts: [N, N, 3] of row against column. s scores, n matches, v the variance of both players' matches
-    with k, half a win and half a loss added. Near-copies: chi-square with K degrees of freedom does not
-    reject equality at 5%, while it would have with probability 1 - ALPHA / pairs for scores that differ by
-    COPY_SCORES against each opponent (noncentral chi-square at the largest variance, 1/4). That few matches
-    cannot tell two players apart is thus no finding. The p-value is the chance of such a miss, times the
-    pairs.
-    """
-    place = {name: k for k, name in enumerate(players)}
-    found = []
-    for one, other in pairs:
-        i, j = place[one], place[other]
-        common = (counts[i].sum(axis=1) > 0) & (counts[j].sum(axis=1) > 0)
-        number = int(common.sum())
-        if number == 0:
-            continue
-        first, second = counts[i][common].astype(np.float64), counts[j][common].astype(np.float64)
-        statistic, noncentrality = _row_difference(first, second)
-        missed = float(chndtr(chdtri(number, 0.05), number, noncentrality)) * len(pairs)
-        if missed <= ALPHA and chdtrc(number, statistic) > 0.05:
-            text = (
-                f"near-copies: {one} and {other} score alike against {number} common opponents "
-                f"({int(first.sum())} and {int(second.sum())} matches; chi-square {statistic:.1f}, {number} "
-                f"degrees of freedom; scores {COPY_SCORES} apart would have shown)"
-            )
-            found.append(Finding("near-copies", text, (one, other), missed))
-    return found
-
-
-def _row_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Results of two players against the same K opponents, [K, 3] each -> X^2, and its noncentrality if
-    their scores differed by COPY_SCORES against each."""
-    value = np.array([1.0, 0.5, 0.0])
-    games = first.sum(axis=1), second.sum(axis=1)
-    scores = first @ value / games[0], second @ value / games[1]
-    both = first + second + np.array([0.5, 0.0, 0.5])
-    mean = both @ value / both.sum(axis=1)
-    variance = both @ value**2 / both.sum(axis=1) - mean**2
-    spread = 1 / games[0] + 1 / games[1]
-    statistic = ((scores[0] - scores[1]) ** 2 / (variance * spread)).sum()
-    return float(statistic), float((COPY_SCORES**2 / (spread / 4)).sum())

@@ -119,10 +119,12 @@ def checkpoints(shell: Shell) -> list[str]:
 def test_error_in_a_users_game(shell: Shell) -> None:
     """It reaches the user with the place, once it was raised too often; the game is found in this folder."""
     (shell.folder / "dice_game.py").write_text(GAME)
-    code, out, err = shell.train(shell.config("python:dice_game:Broken"), "--run-dir", "run")
+    code, out, err = shell.train(
+        shell.config("python:dice_game:Broken"), "--run-dir", "run", "--env.max-failures", "5"
+    )
     assert code == 2
     (line,) = err.splitlines()
-    assert line.startswith("error: connect_four: its code failed 101 times, env.max_failures=100; the last: ")
+    assert line.startswith("error: connect_four: its code failed 6 times, env.max_failures=5; the last: ")
     assert "ZeroDivisionError: the dice fell off the table" in line
     assert "dice_game.py:9 in step" in line
     assert "lost" not in out

@@ -11,7 +11,6 @@ from selfplay.league.diagnosis import (
     PastScore,
     beaten,
     collapse,
-    copies_by_payoffs,
     copies_by_weights,
     cycles,
     drop_p_value,
@@ -319,58 +318,3 @@ def test_near_copies_by_weights():
     assert "nearest v2 to v1 (0.40%)" in found.text
     assert copies_by_weights(distances[:1]) == []
     assert copies_by_weights([]) == []
-
-
-def rows_against(shares, games, rng):
-    """Players 0 and 1 play each of K others; shares [2, K] -> counts [2 + K, 2 + K, 3]."""
-    number = 2 + shares.shape[1]
-    counts = np.zeros((number, number, 3), np.int64)
-    for i in range(2):
-        for k in range(2, number):
-            won = rng.binomial(games, shares[i, k - 2])
-            counts[i, k], counts[k, i] = (won, 0, games - won), (games - won, 0, won)
-    return counts
-
-
-def test_the_statistic_by_hand():
-    """One opponent, 60 and 40 of 100 each: v of 100.5 in 201, X^2 = 0.2^2 / (1/4 * 2/100) = 8."""
-    statistic, noncentrality = diagnosis._row_difference(
-        np.array([[60.0, 0.0, 40.0]]), np.array([[40.0, 0.0, 60.0]])
-    )
-    assert statistic == pytest.approx(8.0)
-    assert noncentrality == pytest.approx(0.01 / (0.25 * 0.02))
-    perfect = np.array([[100.0, 0.0, 0.0]])
-    assert diagnosis._row_difference(perfect, perfect)[0] == 0.0
-
-
-def test_copies_are_found_where_matches_suffice():
-    rng = np.random.default_rng(7)
-    shares = np.tile(rng.uniform(0.2, 0.8, 10), (2, 1))
-    found = [copies_by_payoffs(names(12), rows_against(shares, 300, rng), [("p0", "p1")]) for _ in range(100)]
-    assert np.mean([len(f) for f in found]) > 0.88  # 95% in the limit
-    few = [copies_by_payoffs(names(12), rows_against(shares, 20, rng), [("p0", "p1")]) for _ in range(20)]
-    assert not any(few)  # alike as far as one can see, but one cannot see far
-
-
-def test_players_that_differ_are_seldom_called_copies():
-    rng = np.random.default_rng(8)
-    shares = np.tile(rng.uniform(0.2, 0.7, 10), (2, 1))
-    shares[1] += diagnosis.COPY_SCORES
-    for games in (120, 150, 300):
-        wrong = [
-            bool(copies_by_payoffs(names(12), rows_against(shares, games, rng), [("p0", "p1")]))
-            for _ in range(200)
-        ]
-        assert np.mean(wrong) <= 0.05
-
-
-def test_a_test_without_power_is_noticed(monkeypatch):
-    monkeypatch.setattr(diagnosis, "COPY_SCORES", 10.0)  # claims that anything would have been seen
-    with pytest.raises(AssertionError):
-        test_copies_are_found_where_matches_suffice()
-
-
-def test_pairs_without_common_opponents_are_skipped():
-    counts = table(4, ac=(500, 0, 500), bd=(500, 0, 500), ab=(500, 0, 500))
-    assert copies_by_payoffs("abcd", counts, [("a", "b")]) == []
-    assert copies_by_payoffs("abcd", counts, []) == []
