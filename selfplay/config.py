@@ -293,11 +293,10 @@ class Config(Section):
     def _fit_num_games(cls, table: Any) -> Any:
         """rollout.num_games with "auto" made a number."""
         rollout, env = (table.get(key) for key in ("rollout", "env")) if isinstance(table, dict) else (0, 0)
-        if not isinstance(rollout, dict | None) or not isinstance(env, dict):
+        if not isinstance(rollout, dict | None) or (rollout or {}).get("num_games", AUTO) != AUTO:
             return table
-        if (rollout or {}).get("num_games", AUTO) != AUTO:
-            return table
-        slow = str(env.get("id")).partition(":")[0] in PYTHON_GAMES
+        id = env.get("id") if isinstance(env, dict) else None
+        slow = str(id).partition(":")[0] in PYTHON_GAMES
         return table | {"rollout": (rollout or {}) | {"num_games": 128 if slow else 1024}}
 
 

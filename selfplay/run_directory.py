@@ -47,12 +47,13 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             run.lock()
-            if (path / METRICS).exists() or any((path / "checkpoints").glob("iteration-*")):
+            if (path / METRICS).exists() or any((path / "checkpoints").glob("iteration-*[1-9]*")):
                 raise UserError(
                     f"{path} already holds a run: go on with it by --resume {path}, or name another"
                 )
-            # What a start that failed before its first checkpoint left behind.
+            # What a start that failed before its first iteration left behind.
             shutil.rmtree(run.league, ignore_errors=True)
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
             for folder in (run.checkpoints, run.league, run.replays):
                 folder.mkdir(exist_ok=True)
         except OSError as error:

@@ -60,15 +60,16 @@ def with_schedule(config: Config) -> Config:
     return config.model_copy(update={"ppo": ppo})
 
 
-def _reached(stop: StopConfig, directory: RunDirectory) -> str | None:
-    """The stop condition that the newest checkpoint's iteration met."""
+def _reached(stop: StopConfig, directory: RunDirectory) -> tuple[str, str] | None:
+    """The stop condition that the newest checkpoint's iteration met, as its option, and how far it is."""
     newest = checkpoint.newest(directory.checkpoints)
     saved = checkpoint.iteration_of(newest) if newest else 0
     rows = [row for row in directory.metrics() if row["iteration"] <= saved]
-    ends = {"iteration": stop.iterations, "agent_steps": stop.agent_steps, "seconds": stop.seconds}
-    for name, end in ends.items():
-        if rows and end is not None and rows[-1][name] >= end:
-            return f"{name} {rows[-1][name]:g} of {end:g}"
+    ends = {"iterations": "iteration", "agent_steps": "agent_steps", "seconds": "seconds"}
+    for key, metric in ends.items():
+        end = getattr(stop, key)
+        if rows and end is not None and rows[-1][metric] >= end:
+            return f"--stop.{key.replace('_', '-')}", f"{metric} {rows[-1][metric]:g} of {end:g}"
     return None
 
 
@@ -78,16 +79,17 @@ def run(config: Config, path: Path, resume: bool) -> int:
     if not resume:
         config = with_schedule(config)
     directory = RunDirectory.open(path) if resume else RunDirectory.create(path, config)
-    if resume:
-        directory.lock()
-        directory.write_config(config)
-        directory.note_versions()
     view = choose(directory.path, config.stop)
-    view.message(f"run directory: {directory.path.resolve()}")
-    if resume and (end := _reached(config.stop, directory)):
-        view.message(f"this run is at its end ({end}); give a later --stop.* to go on")
-        return 0
     try:
+        view.message(f"run directory: {directory.path.resolve()}")
+        if resume:
+            directory.lock()
+            if end := _reached(config.stop, directory):
+                option, how_far = end
+                view.message(f"this run is at its end ({how_far}); to go on, give a later {option}, or none")
+                return 0
+            directory.write_config(config)
+            directory.note_versions()
         with _signals() as interruption:
             training = Training(config, directory, view, interruption)
             try:
@@ -97,12 +99,12 @@ def run(config: Config, path: Path, resume: bool) -> int:
                 if interruption.number is not None:
                     view.message(f"{signal.Signals(interruption.number).name}: saving a checkpoint")
                 training.save_last()
-                view.message(_farewell(directory.path))
+                view.message(_farewell(directory, len(set(training.teams))))
             finally:
                 training.close()
         return 0 if interruption.number is None else 128 + interruption.number
     except UserError:
-        if not resume:  # nothing was begun
+        if not resume and checkpoint.newest(directory.checkpoints) is None:  # nothing was begun
             shutil.rmtree(directory.path)
         raise
     finally:
@@ -110,11 +112,15 @@ def run(config: Config, path: Path, resume: bool) -> int:
         view.close()
 
 
-def _farewell(path: Path) -> str:
+def _farewell(directory: RunDirectory, num_teams: int) -> str:
+    """What to do next, in commands that can be copied."""
+    path, others = directory.path, " random" * (num_teams - 1)
+    end = _reached(directory.config.stop, directory)
+    on = f" {end[0]} N" if end else ""
     return (
         f"saved in {path}\n"
-        f"  how strong is it:  play {path} random --games 1000\n"
-        f"  go on with it:     selfplay train --resume {path} --stop.agent-steps N"
+        f"  how strong is it:  play {path}{others} --games {1000 // num_teams * num_teams}\n"
+        f"  go on with it:     selfplay train --resume {path}{on}"
     )
 
 

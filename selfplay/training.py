@@ -55,6 +55,7 @@ class Training:
         self.config, self.run, self.view = config, run, view
         self._interruption = interruption or Interruption()
         env = make_game(config, 1)
+        self.teams = env.teams
         self.league = League.open(
             run.league,
             config.league,

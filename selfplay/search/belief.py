@@ -78,7 +78,8 @@ class Beliefs:
             time, worlds = 0, self._opened(beliefs, wanting, rngs)
             while worlds is not None:
                 there = length[worlds["row"]] == time + 1
-                found.append(take(worlds, there))
+                if there.any():
+                    found.append(take(worlds, there))
                 np.add.at(agreed, worlds["row"][there], worlds["draws"][there])
                 if there.all():
                     break

@@ -8,6 +8,7 @@ import pytest
 from selfplay import checkpoint, worker
 from selfplay.config import Config
 from selfplay.errors import CheckpointError
+from selfplay.league import LeagueError
 from selfplay.league.league import League
 from selfplay.rollout import Matches
 from selfplay.train import run
@@ -112,6 +113,44 @@ def test_a_run_that_died_before_its_last_checkpoint_is_not_at_its_end(tmp_path):
     checkpoint.newest(crashed / "checkpoints").rename(tmp_path / "lost")
     train(crashed, 6, resume=True)
     assert_same_run(whole, crashed, 6)
+
+
+def test_an_end_that_was_reached_changes_nothing(tmp_path, capfd):
+    train(tmp_path / "run", 2)
+    before = (tmp_path / "run" / "config.toml").read_text()
+    train(tmp_path / "run", 1, resume=True, seed=9)
+    said = "".join(capfd.readouterr())
+    assert "at its end (iteration 2 of 1); to go on, give a later --stop.iterations, or none" in said
+    assert (tmp_path / "run" / "config.toml").read_text() == before
+
+
+def test_what_the_user_can_mend_in_mid_run_loses_no_run(tmp_path, monkeypatch):
+    """Such as a full disk, which the league's database tells of."""
+    commit = League.commit
+
+    def full(self, iteration):
+        if iteration == 6:
+            raise LeagueError("database or disk is full")
+        commit(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(League, "commit", full)
+        with pytest.raises(LeagueError):
+            train(tmp_path / "run", 8)
+    train(tmp_path / "run", 8, resume=True)
+    train(tmp_path / "whole", 8)
+    assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
+
+
+def test_a_run_that_failed_before_its_first_iteration_is_begun_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(League, "record", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path / "run", 2)
+    assert checkpoint.newest(tmp_path / "run" / "checkpoints") is not None
+    train(tmp_path / "run", 2)
+    train(tmp_path / "whole", 2)
+    assert_same_run(tmp_path / "whole", tmp_path / "run", 2)
 
 
 def test_a_checkpoint_that_lacks_a_key_is_refused(tmp_path, monkeypatch):

@@ -191,6 +191,17 @@ def test_without_hidden_information_only_the_true_position_is_left(game):
         np.testing.assert_array_equal(known.worlds[f"env:{name}"], leaf, err_msg=name)
 
 
+def test_where_no_world_agrees_the_policy_is_left_alone():
+    """The second view is one that no match shows: the worlds of the first lead nowhere."""
+    known = history(TicTacToe(1), [3, 0, 4], 1)
+    known.seen[-1] = b"no such view"
+    Beliefs(make_searcher(TicTacToe, make_policy(TicTacToe(1)), 1).sim, 1).update(
+        [known], [np.random.default_rng(0)]
+    )
+    assert known.lost
+    assert known.worlds is None
+
+
 def test_worlds_are_as_likely_as_the_rules_and_the_policy_say(monkeypatch):
     """Kuhn: seat 1 holds the queen and sees a bet. Jack or king, as probable as each bets."""
     monkeypatch.setattr(belief_module, "NUM_WORLDS", 8192)
