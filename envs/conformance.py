@@ -68,6 +68,7 @@ def _check_play(env: VectorEnv, num_steps: int, seed: int) -> None:
     opened = np.arange(0, env.num_games, 2)
     for _ in range(num_steps):
         restart(env, opened, rng)
+        _check_dropped(env)
         ended[opened] = False
         total[opened] = 0
         for name in ("reward", "terminated", "truncated", "over"):

@@ -53,9 +53,9 @@ class Match(ABC):
     def step(self, actions: dict[int, Any]) -> Moment:
         """actions: of every seat that was to act, each legal and in the seat's own space."""
 
-    @abstractmethod
     def render(self) -> str:
-        """The match as text that a person can read."""
+        """The match as text that a person can read; empty: what is observed is shown in its place."""
+        return ""
 
     def render_seat(self, seat: int) -> str:
         """What that seat may know of it, as text; empty: nobody has said what that is."""
@@ -67,7 +67,7 @@ class Match(ABC):
 
     def has_board(self) -> bool:
         """Whether `render` shows a person enough to play; else what the seat to act observes is shown too."""
-        return True
+        return type(self).render is not Match.render
 
     def save(self) -> bytes | None:
         """The match in mid-play; None: it is to be played again from its seed and actions."""
@@ -123,6 +123,10 @@ class PythonGames:
     ) -> None:
         """fresh: each match takes a new object, for games whose reset leaves traces."""
         check_int(id, "num_games", num_games, 1, None)
+        if missing := sorted(getattr(make_match, "__abstractmethods__", ())):
+            raise ValueError(
+                f"{id}: {getattr(make_match, '__name__', make_match)} has no {', '.join(missing)}"
+            )
         self.id, self.num_games, self.zero_sum = id, num_games, zero_sum
         self.teams = tuple(teams)
         check_seats(id, seats, self.teams)

@@ -50,7 +50,7 @@ def _play(argv: list[str]) -> int:
     if not options.players:
         raise UserError(f"who plays? A player is {FORMS}")
     if not options.json:
-        print(_report(*_played(options, overrides)))
+        print(_report(*_played(options, overrides), opponents=len(options.players) > 1))
         return 0
     # A game's library may greet on stdout, which belongs to the result.
     with contextlib.redirect_stdout(sys.stderr):
@@ -264,18 +264,18 @@ def _interval(bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f", 95% interval {bounds[0]:+.3f} to {bounds[1]:+.3f}"
 
 
-def _report(title: str, result: Evaluation) -> str:
-    """The result as lines for a person."""
+def _report(title: str, result: Evaluation, *, opponents: bool) -> str:
+    """The result as lines for a person; opponents: who plays alone wins nothing."""
     if result.mean_score is None or result.score_ci95 is None:
         return f"{title}\nno match was finished"
     low, high = result.score_ci95
-    lines = [
-        title,
-        f"matches        {result.games} (seed {result.seed})",
-        f"wins           {result.wins}, draws {result.draws}, losses {result.losses}",
-        f"mean score     {result.mean_score:.3f}, 95% interval {low:.3f} to {high:.3f}",
-        f"mean return    {result.mean_return:+.3f}{_interval(result.return_ci95)}",
-    ]
+    lines = [title, f"matches        {result.games} (seed {result.seed})"]
+    if opponents:
+        lines += [
+            f"wins           {result.wins}, draws {result.draws}, losses {result.losses}",
+            f"mean score     {result.mean_score:.3f}, 95% interval {low:.3f} to {high:.3f}",
+        ]
+    lines.append(f"mean return    {result.mean_return:+.3f}{_interval(result.return_ci95)}")
     if result.elo_diff is not None:
         beyond = {1.0: " or more", 0.0: " or less"}.get(result.mean_score, "")
         lines.append(f"Elo difference {result.elo_diff:+.0f}{beyond}")

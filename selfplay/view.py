@@ -84,6 +84,10 @@ class LineView:
             self._show()
 
     def message(self, text: str) -> None:
+        self._show()
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         if self._closed:
             return
         try:
@@ -96,7 +100,7 @@ class LineView:
 
     def _show(self) -> None:
         if self._pending is not None:
-            self.message(line(self._pending, self._stop))
+            self._print(line(self._pending, self._stop))
             self._pending = None
             self._shown_at = self._clock()
 
@@ -140,7 +144,7 @@ def _strength_in_words(metrics: Metrics) -> list[str]:
     return [
         f"pool {_percent(metrics.get('league/win_rate_pool'))}",
         *(f"{name} {_percent(metrics[WIN_RATE + name])}" for name in _anchors(metrics)),
-        f"rating {_rating(metrics)}",
+        f"rating{_rated(metrics)} {_rating(metrics)}",
     ]
 
 
@@ -197,7 +201,7 @@ def _learning(metrics: Metrics) -> list[tuple[str, str]]:
 def _strength(metrics: Metrics) -> list[tuple[str, str]]:
     return [
         ("return", _number(metrics.get("match/return"))),
-        ("rating", _rating(metrics)),
+        (f"rating{_rated(metrics)}", _rating(metrics)),
         ("pool size", _count(metrics.get("league/pool_size"))),
         ("wins: pool", _percent(metrics.get("league/win_rate_pool"))),
         *((f"wins: {name}", _percent(metrics[WIN_RATE + name])) for name in _anchors(metrics)),
@@ -216,6 +220,12 @@ def _shares(metrics: Metrics) -> str:
     if not total:
         return UNKNOWN
     return " ".join(f"{name} {_percent(None if t is None else t / total)}" for name, t in zip(names, times))
+
+
+def _rated(metrics: Metrics) -> str:
+    """Of which iteration, where that is not this one."""
+    when = metrics.get("league/rated_iteration")
+    return f" at {when:,}" if when is not None and when != metrics.get("iteration") else ""
 
 
 def _rating(metrics: Metrics) -> str:

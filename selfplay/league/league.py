@@ -372,6 +372,7 @@ class League:
             numbers[f"league/return/{anchor}"] = mean_return
         if self._anchored.scores:
             numbers["league/rating"], numbers["league/rating_sigma"] = self._players[MAIN].rating
+            numbers["league/rated_iteration"] = self._players[self.newest].iteration if self.newest else 0
         return numbers
 
     def _against_past(self, learner: str) -> dict[str, float]:

@@ -243,6 +243,7 @@ def test_a_known_score_against_random(tmp_path):
         "league/win_rate/random": 0.75,
         "league/rating": rating.mu,
         "league/rating_sigma": rating.sigma,
+        "league/rated_iteration": 0,
     }
 
 
