@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        values, unknown = self.parse_known_args(args, namespace)
+        values, unknown = self.parse_known_intermixed_args(args, namespace)  # play A --games 10 B
         self._refuse(unknown)
         return values
 
