@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -319,6 +319,21 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
+    """What `--set KEY=VALUE` says, values as in TOML."""
+    return {key: tomllib.loads(f"x={value}")["x"] for key, _, value in (x.partition("=") for x in settings)}
+
+
+def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], width: int) -> None:
+    """Print a table, its first column words and the others numbers."""
+    shown = Table(*columns, title=title, title_justify="left")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for cells in rows:
+        shown.add_row(*cells)
+    Console(width=width).print(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
@@ -327,20 +342,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside `default`")
     parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")
     options = parser.parse_args()
-    overrides = {
-        key: tomllib.loads(f"x={value}")["x"] for key, _, value in (x.partition("=") for x in options.set)
-    }
     if options.only:
+        overrides = overrides_of(options.set)
         serve(options.only, configuration.load("default", {"env.id": options.games[0]} | overrides))
         return
     arguments = [f"--set={each}" for each in options.set]
     title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
-    shown = Table(*COLUMNS, title=title, title_justify="left")
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for game in options.games:
-        shown.add_row(*row(game, compare(game, options, arguments)))
-    Console(width=220).print(shown)
+    show(COLUMNS, title, (row(game, compare(game, options, arguments)) for game in options.games), 220)
 
 
 if __name__ == "__main__":

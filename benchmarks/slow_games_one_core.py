@@ -17,17 +17,14 @@ import gc
 import os
 import statistics
 import sys
-import tomllib
 from collections.abc import Iterator
 from itertools import islice
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.slow_games import BARE
+from benchmarks.slow_games import BARE, overrides_of, show
 from envs.random_play import random_actions
 from envs.registry import make
 from envs.vector import VectorEnv
@@ -151,16 +148,9 @@ def main() -> None:
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    overrides = {
-        key: tomllib.loads(f"x={value}")["x"]
-        for key, _, value in (each.partition("=") for each in options.set)
-    }
-    shown = Table(*COLUMNS, title=f"{options.rounds} rounds, one core", title_justify="left")
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for game in options.games:
-        shown.add_row(*row(game, measure(game, options.rounds, overrides)))
-    Console(width=200).print(shown)
+    overrides = overrides_of(options.set)
+    rows = (row(game, measure(game, options.rounds, overrides)) for game in options.games)
+    show(COLUMNS, f"{options.rounds} rounds, one core", rows, 200)
 
 
 if __name__ == "__main__":

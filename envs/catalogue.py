@@ -176,12 +176,12 @@ def catalogue(
 
 
 def matching(patterns: Sequence[str]) -> list[str]:
-    """The games that match any of the patterns, and those that a pattern without wildcards names."""
+    """The games that match any of the patterns, and those of other sources that are named whole."""
     known = ids()
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        wild = any(character in pattern for character in "*?[")
-        chosen |= dict.fromkeys(fnmatch.filter(known, pattern) if wild else [pattern])
+        named = ":" in pattern and not set("*?[") & set(pattern)
+        chosen |= dict.fromkeys([pattern] if named else fnmatch.filter(known, pattern))
     return [*chosen]
 
 
