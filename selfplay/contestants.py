@@ -15,7 +15,7 @@ from selfplay import checkpoint, worker
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.errors import CheckpointError, UserError
-from selfplay.league.store import Store
+from selfplay.league.store import Player, Store
 from selfplay.matches import MAIN
 from selfplay.part_play import Seated
 from selfplay.parts import Part, policy_of, split
@@ -81,11 +81,15 @@ def _from_checkpoint(text: str, path: Path) -> Contestant:
 
 
 def _weights(path: Path) -> dict[str, np.ndarray]:
-    """The policy's arrays in a checkpoint, by parameter name."""
-    arrays, _ = checkpoint.load(path)
+    """The main learner's arrays in a checkpoint, by parameter name."""
+    return _policy(checkpoint.load(path)[0].get("learner", {}))
+
+
+def _policy(learner: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The policy's arrays among those of a learner."""
     return {
         name.removeprefix(POLICY_PREFIX): array
-        for name, array in arrays.get("learner", {}).items()
+        for name, array in learner.items()
         if name.startswith(POLICY_PREFIX)
     }
 
@@ -112,7 +116,26 @@ def _member(text: str, run: RunDirectory, name: str) -> Contestant:
             raise UserError(f"{run.path} has no player {name!r}{_known(name, list(players))}")
         if players[name].kind == "bot":
             return Contestant(text, text, bot=name, config=run.config)
+        if players[name].kind == "learning":
+            return _exploiter(text, run, name, players)
         return Contestant(text, text, config=run.config, weights=store.weights(name))
+
+
+def _exploiter(text: str, run: RunDirectory, name: str, players: Mapping[str, Player]) -> Contestant:
+    """An exploiter that learns, as it was in the run's newest checkpoint."""
+    slot = name.partition(".")[0]
+    frozen = [each for each in players if each.startswith(f"{name}-")]
+    instead = f"; play {run.path}:{frozen[-1]} instead" if frozen else ""
+    lives = [each for each, p in players.items() if p.kind == "learning" and each.partition(".")[0] == slot]
+    if name != lives[-1]:
+        raise UserError(f"{text} gave way to {lives[-1]} and is kept as its past selves alone{instead}")
+    path = checkpoint.newest(run.checkpoints)
+    arrays, meta = checkpoint.load(path) if path else ({}, {"iteration": -1})
+    if path is None or meta["iteration"] < players[name].iteration:
+        raise UserError(f"{text} is in no checkpoint yet{instead}")
+    return Contestant(
+        text, f"{text} ({path.name})", config=run.config, weights=_policy(arrays[f"{slot}-learner"])
+    )
 
 
 def past_selves(text: str, number: int) -> list[Contestant]:

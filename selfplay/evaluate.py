@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,21 +36,24 @@ class Evaluation:
     losses: int
     mean_score: float | None  # win 1, draw 1/2, loss 0
     score_ci95: tuple[float, float] | None
-    mean_return: float | None  # of player 0's team, mean over its seats
+    mean_return: float | None  # of player 0, mean over its seats
     elo_diff: float | None  # None also where the game has not two teams
     seed: int
     return_ci95: tuple[float, float] | None  # of the mean return, from the matches' spread
 
 
-def rotations(teams: Sequence[int], games: int) -> Lineups:
-    """Match q seats player (t + q) mod teams on team t, so that each holds every team equally often.
+def rotations(units: Sequence[int], games: int, num_players: int | None = None) -> Lineups:
+    """Match q seats player (u + q) mod units on unit u, so that each holds every unit equally often.
 
-    Equally, that is, where the number of teams divides `games`. teams [A] -> table [games, A].
+    Equally, that is, where the number of units divides `games`. Units, numbered from 0, are what one player
+    holds: teams, roles in them, or seats (`selfplay.parts.units`). With fewer players than units the last
+    one holds what is left. units [A] -> table [games, A].
     """
-    team = np.asarray(teams)
-    num_teams = int(team.max()) + 1
-    table = (team + np.arange(games)[:, None]) % num_teams
-    return Lineups(tuple(map(str, range(num_teams))), table.astype(np.int32))
+    unit = np.asarray(units)
+    num_units = int(unit.max()) + 1
+    num_players = num_units if num_players is None else num_players
+    table = np.minimum((unit + np.arange(games)[:, None]) % num_units, num_players - 1)
+    return Lineups(tuple(map(str, range(num_players))), table.astype(np.int32))
 
 
 def match_seeds(seed: int, games: int) -> np.ndarray:
@@ -87,13 +90,18 @@ def evaluate(
     *,
     games: int,
     seed: int,
+    units: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> Evaluation:
-    """Play `games` matches; the same players, games and seed give the same result."""
-    lineups = rotations(env.teams, games)
+    """Play `games` matches; the same players, games and seed give the same result.
+
+    units [A]: what each player holds, as for `rotations`; None: a team. Of a part of a team there is no Elo.
+    """
+    lineups = rotations(units or env.teams, games, len(players))
     seated = dict(zip(lineups.players, players, strict=True))
     results = play_lineups(env, parts, lineups, seated, match_seeds(seed, games), watch=watch)
-    return summary(results, env.teams, seed)
+    result = summary(results, env.teams, seed)
+    return result if units is None or tuple(units) == tuple(env.teams) else replace(result, elo_diff=None)
 
 
 def compare(

@@ -136,15 +136,16 @@ def session(
     people: Mapping[int, Sequence[HumanPlayer]],
     games: int | None,
     seed: int,
+    units: Sequence[int],
 ) -> Evaluation:
-    """Play match after match on env's one slot, teams in rotation, until `games` are over or a person quits.
+    """Play match after match on env's one slot, units in rotation, until `games` are over or a person quits.
 
-    players and labels by number, as in `selfplay.evaluate`; people: those who are asked, by the same numbers.
+    players, labels and units [A] as in `selfplay.evaluate`; people: those who are asked, by the same numbers.
     A match that a person leaves does not count.
     """
     announced = _Announced(env)
     number = MANY if games is None else games
-    lineups = rotations(env.teams, number)
+    lineups = rotations(units, number, len(players))
     matches = Matches(announced, parts, np.random.SeedSequence(0), cyclic=False)
     matches.assign(lineups, dict(zip(lineups.players, players, strict=True)), seeds=match_seeds(seed, number))
     finished: list[MatchResults] = []

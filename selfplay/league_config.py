@@ -39,6 +39,11 @@ class LeagueConfig(Section):
         description="pfsp_hard: exponent p of (1 - win rate)^p; higher: the hardest more often; "
         "alphastar has its own, 2",
     )
+    lineup: Literal["team", "role", "seat"] = Field(
+        default="team",
+        description="what the learner holds in a match with past selves: a team; or the seats of one role in "
+        "a team, or one seat, with past selves as its team mates too",
+    )
     opponents: Count = Field(
         default=2, description="different past selves drawn for each worker and iteration"
     )

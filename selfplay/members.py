@@ -24,6 +24,7 @@ class Member:
     engine: Engine
     unchecked: bool = True  # whether its fragments have yet to be replayed
     ahead: bool = False  # whether its rollouts play for the next iteration already
+    faces: set[str] = field(default_factory=set)  # who may sit in the matches begun last
     collected: list[Collected] = field(default_factory=list)
     learned: Learned = field(default=Learned(0, 0, {}))
 

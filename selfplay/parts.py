@@ -17,6 +17,9 @@ from envs.vector import VectorEnv
 
 Per = Literal["group", "role", "team", "seat"]
 
+Held = Literal["team", "role", "seat"]
+"""What one player holds in a match: a whole team, the seats of one role in it, or one seat."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -48,6 +51,18 @@ def seat_names(env: VectorEnv) -> tuple[str, ...]:
 def role(seat_name: str) -> str:
     """A seat's name without the number at its end: "adversary_1" -> "adversary"."""
     return re.sub(r"_?\d+$", "", seat_name) or seat_name
+
+
+def units(env: VectorEnv, held: Held) -> tuple[int, ...]:
+    """[A] number of what each seat belongs to where players hold that, in the order of the first seats."""
+    if held == "team":
+        return env.teams
+    keys = [
+        (team, role(name) if held == "role" else str(seat))
+        for seat, (team, name) in enumerate(zip(env.teams, seat_names(env), strict=True))
+    ]
+    numbers = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    return tuple(numbers[key] for key in keys)
 
 
 def policy_of(part: Part, own: Sequence[Part]) -> int:

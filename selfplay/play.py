@@ -23,7 +23,7 @@ from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
 from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
-from selfplay.parts import Part
+from selfplay.parts import Part, units
 from selfplay.recording import FirstMatch, Recording
 from selfplay.rollout import Matches
 from selfplay.search import seating
@@ -50,11 +50,11 @@ def _play(argv: list[str]) -> int:
     if not options.players:
         raise UserError(f"who plays? A player is {FORMS}")
     if not options.json:
-        print(_report(*_played(options, overrides), opponents=len(options.players) > 1))
+        print(_report(*_played(options, overrides)))
         return 0
     # A game's library may greet on stdout, which belongs to the result.
     with contextlib.redirect_stdout(sys.stderr):
-        _, result = _played(options, overrides)
+        _, result, _ = _played(options, overrides)
     print(json.dumps(asdict(result), allow_nan=False))
     return 0
 
@@ -63,11 +63,12 @@ def _parser() -> Parser:
     parser = Parser(
         prog="play",
         usage="play A B [--games N] [--seed S] [--greedy] [--json] [--render] [--save-replay FILE]\n"
-        "            [--search N] [--env ID] [--env.kwargs.KEY VALUE ...]\n"
+        "            [--lineup team|role|seat] [--search N] [--env ID] [--env.kwargs.KEY VALUE ...]\n"
         "       play --replay FILE [--json] [--env ID]",
         description=f"Play matches and tell how strong A is. A player is {FORMS}; one for each team of "
         "the game, and each holds every team equally often. In a game of one team A and B play the same "
-        "matches, each alone, and the better return wins.",
+        "matches, each alone, and the better return wins. With --lineup role A holds one role of a team "
+        "(with seat: one seat), going round them, and the others hold the rest, its team mates too.",
     )
     parser.add_argument("players", metavar="A B", nargs="*", help=f"who plays: {FORMS}")
     parser.add_argument(
@@ -90,6 +91,13 @@ def _parser() -> Parser:
         default=0,
         help="A, a policy, simulates N continuations before each decision (default: 0, the policy alone)",
     )
+    parser.add_argument(
+        "--lineup",
+        choices=("team", "role", "seat"),
+        default="team",
+        help="what a player holds: a team (the default), the seats of one role in a team, or one seat; "
+        "with fewer players than there are of these the last one holds what is left",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--render", action="store_true", help="show the first match step by step")
     parser.add_argument("--save-replay", metavar="FILE", type=Path, help="write the first match as JSON")
@@ -103,8 +111,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation]:
-    """What was played, in words, and the result."""
+def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation, bool]:
+    """What was played, in words; the result; and whether somebody could win."""
     people = contestants.HUMAN in options.players
     if people and (options.render or options.save_replay):
         raise UserError("--render and --save-replay record matches without people")
@@ -115,15 +123,28 @@ def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation]:
     kwargs = {key.removeprefix(KWARGS): value for key, value in overrides.items()}
     games = contestants.games(sides, options.env, kwargs)
     game = games[0].id
-    teams = worker.make_game(Config(env=games[0]), 1).teams
-    _check_number(sides, max(teams) + 1, game)
+    env = worker.make_game(Config(env=games[0]), 1)
+    held = units(env, options.lineup)
+    num_units = max(held) + 1
+    if options.lineup == "team":
+        _check_number(sides, num_units, game)
+    elif not 2 <= len(sides) <= num_units:
+        raise UserError(
+            f"--lineup {options.lineup}: {game} has {num_units} of these, played by 2 to {num_units}; "
+            f"{len(sides)} given"
+            if num_units > 1
+            else f"--lineup {options.lineup}: {game} has only one, so that nobody else could play"
+        )
     if options.search:
         seating.check_side(sides[0], options.search)
     if people:
-        result = _with_people(sides, games, options.games, options)
+        result = _with_people(sides, games, options.games, options, held)
     else:
-        result = _without_people(sides, games, _games(options.games, len(sides)), options)
-    return f"{game}: {' against '.join(side.label for side in sides)}", result
+        turns = len(sides) if options.lineup == "team" else num_units
+        result = _without_people(sides, games, _games(options.games, turns), options, held)
+    between = " against " if options.lineup == "team" else " and "
+    alone = max(env.teams) == 0 and (options.lineup != "team" or len(sides) == 1)
+    return f"{game}: {between.join(side.label for side in sides)}", result, not alone
 
 
 def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> None:
@@ -134,15 +155,15 @@ def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> Non
         raise UserError(f"{game} is played by {num_teams}, one for each team{alone}; {len(sides)} given")
 
 
-def _games(given: int | None, num_sides: int) -> int:
-    """The number of matches; it must divide into turns at every team."""
-    games = DEFAULT_GAMES - DEFAULT_GAMES % -num_sides if given is None else given
-    if games % num_sides:
-        below, above = games - games % num_sides, games - games % -num_sides
+def _games(given: int | None, turns: int) -> int:
+    """The number of matches; it must divide into turns at every team, or whatever a player holds."""
+    games = DEFAULT_GAMES - DEFAULT_GAMES % -turns if given is None else given
+    if games % turns:
+        below, above = games - games % turns, games - games % -turns
         near = f"{below} or {above}" if below else str(above)
         raise UserError(
-            f"--games {games}: the {num_sides} sides change seats, so it must be a multiple of {num_sides}, "
-            f"such as {near}"
+            f"--games {games}: the players change seats, {turns} ways in turn, so it must be a multiple of "
+            f"{turns}, such as {near}"
         )
     return games
 
@@ -162,7 +183,11 @@ def _seat(number: int, side: Contestant, meeting: Meeting, parts: Sequence[Part]
 
 
 def _with_people(
-    sides: Sequence[Contestant], games: Sequence[EnvConfig], num_games: int | None, options: Any
+    sides: Sequence[Contestant],
+    games: Sequence[EnvConfig],
+    num_games: int | None,
+    options: Any,
+    held: Sequence[int],
 ) -> Evaluation:
     meeting = Meeting(games, 1)
     parts = _parts(sides, meeting.env, options)
@@ -180,23 +205,38 @@ def _with_people(
         people[number] = [HumanPlayer(meeting.game(number)[1], part, whose) for part in parts]
         players.append(meeting.seated(number, people[number]))
     return session(
-        meeting.env, parts, players, labels, people=people, games=num_games, seed=options.seed
-    )  # fmt: skip
+        meeting.env,
+        parts,
+        players,
+        labels,
+        people=people,
+        games=num_games,
+        seed=options.seed,
+        units=held,
+    )
 
 
 def _without_people(
-    sides: Sequence[Contestant], games: Sequence[EnvConfig], num_games: int, options: Any
+    sides: Sequence[Contestant],
+    games: Sequence[EnvConfig],
+    num_games: int,
+    options: Any,
+    held: Sequence[int],
 ) -> Evaluation:
+    """held [A]: what each player holds (`selfplay.parts.units`)."""
     meeting = Meeting(games, min(num_games, SLOTS))
     env = FirstMatch(meeting.env)
     parts = _parts(sides, env, options)
     players = [_seat(number, side, meeting, parts, options) for number, side in enumerate(sides)]
-    judge = compare if max(env.teams) == 0 and len(players) == 2 else evaluate
-    result = judge(env, parts, players, games=num_games, seed=options.seed, watch=Patience(num_games))
+    patience = Patience(num_games)
+    if max(held) == 0 and len(players) == 2:
+        result = compare(env, parts, players, games=num_games, seed=options.seed, watch=patience)
+    else:
+        result = evaluate(env, parts, players, games=num_games, seed=options.seed, units=held, watch=patience)
     if options.search:
         seating.warn_of_unsearched(seen_by(players[0][0])[0])
     if options.render or options.save_replay:
-        record = _recorded(env, sides, games, parts, players, options.seed)
+        record = _recorded(env, sides, games, parts, players, options.seed, held)
         if options.render:
             print("\n".join([playback.heading(record), *playback.pages(record)]))
         if options.save_replay:
@@ -211,12 +251,12 @@ def _recorded(
     parts: Sequence[Part],
     players: Sequence[Seated],
     seed: int,
+    held: Sequence[int],
 ) -> Recording:
     """The first match, with what the policies thought."""
+    first = rotations(held, 1, len(sides)).table[0]
     own = [next(k for k, part in enumerate(parts) if seat in part.seats) for seat in range(len(match.teams))]
-    seated = [
-        (sides[k].label, players[k][own[seat]]) for seat, k in enumerate(rotations(match.teams, 1).table[0])
-    ]
+    seated = [(sides[k].label, players[k][own[seat]]) for seat, k in enumerate(first)]
     meeting = Meeting(games, 1)
     return recording.annotate(match, meeting.games[0], meeting.env, seated, seed)
 
@@ -264,13 +304,13 @@ def _interval(bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f", 95% interval {bounds[0]:+.3f} to {bounds[1]:+.3f}"
 
 
-def _report(title: str, result: Evaluation, *, opponents: bool) -> str:
-    """The result as lines for a person; opponents: who plays alone wins nothing."""
+def _report(title: str, result: Evaluation, contested: bool) -> str:
+    """The result as lines for a person; contested: whether somebody could win."""
     if result.mean_score is None or result.score_ci95 is None:
         return f"{title}\nno match was finished"
     low, high = result.score_ci95
     lines = [title, f"matches        {result.games} (seed {result.seed})"]
-    if opponents:
+    if contested:
         lines += [
             f"wins           {result.wins}, draws {result.draws}, losses {result.losses}",
             f"mean score     {result.mean_score:.3f}, 95% interval {low:.3f} to {high:.3f}",

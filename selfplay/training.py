@@ -22,6 +22,7 @@ from selfplay.league.payoff_image import payoff_image
 from selfplay.matches import LIVE, MAIN
 from selfplay.members import Member, Times, slot_config, take_turn
 from selfplay.overlap import Overlap
+from selfplay.parts import units
 from selfplay.rollout import too_many_failures
 from selfplay.run_directory import RunDirectory
 from selfplay.view import View
@@ -61,6 +62,7 @@ class Training:
             config.league,
             env.teams,
             np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,)),
+            units=units(env, config.league.lineup),
             winners=env.zero_sum if config.league.winners == "auto" else config.league.winners == "on",
             network=configuration.dump(config.model_copy(update={"stop": StopConfig()})),
         )
@@ -83,7 +85,7 @@ class Training:
     def loop(self) -> None:
         """Sample -> learn -> record -> publish, until a stop condition or a signal."""
         side_by_side = self._engines.together
-        while self.main.ahead or not self._finished():
+        while self._ahead() or not self._finished():
             start = time.perf_counter()
             overlapped = self.main.ahead
             self._begin_evaluation()
@@ -95,15 +97,19 @@ class Training:
             if self._snapshot_due(self.iteration):
                 self.snapshot(self.main)
             for exploiter in self._members[1:]:
-                if self.league.is_done(exploiter.slot.name, self.iteration):
+                if not exploiter.ahead and self.league.is_done(exploiter.slot.name, self.iteration):
                     self._freeze(exploiter)
             self.league.commit(self.iteration)
             end = time.perf_counter()
             times = sum(spent, Times())
             shares = {"sample": times.sample, "learn": times.learn, "league": end - trained}
             self._report(shares, end - start, overlapped)
-            if not self.main.ahead and self._checkpoint_due():
+            if not self._ahead() and self._checkpoint_due():
                 self.save()
+
+    def _ahead(self) -> bool:
+        """Whether somebody's rollouts play for the next iteration already."""
+        return any(member.ahead for member in self._members)
 
     def _begin_batch(self, member: Member) -> None:
         """Let a member's rollouts play, with its newest weights, matches that the league draws now."""
@@ -111,7 +117,9 @@ class Training:
         num_lineups = LINEUPS_PER_GAME * self.config.rollout.num_games // num_rollouts
         live = None if member.is_main else self._publish_live()
         slot = member.slot.name
-        member.engine.begin(self.league.draw(num_rollouts, num_lineups, slot=slot, live=live))
+        lineups = self.league.draw(num_rollouts, num_lineups, slot=slot, live=live)
+        member.faces = {name for table in lineups for name in table.players}
+        member.engine.begin(lineups)
 
     def _publish_live(self) -> str:
         """The name under which exploiters meet the main learner as it is now."""
@@ -137,6 +145,7 @@ class Training:
             self.league.record(results, iteration=self.iteration, slot=member.slot.name)
         self.league.record_evaluation(self._engines.evaluators.collect(), iteration=self.iteration)
         present = {name for member in self._members for part in member.collected for name in part.present}
+        present = present.union(*(member.faces for member in self._members if member.ahead))
         self._live = {name: weights for name, weights in self._live.items() if name in present}
 
     def _freeze(self, exploiter: Member) -> None:
@@ -153,19 +162,16 @@ class Training:
     def _may_play_ahead(self, member: Member) -> bool:
         """Whether a member's rollouts need not rest after this iteration.
 
-        They do for its end, a snapshot, a checkpoint; exploiters, which may be frozen any time, always.
-        What a clock or the number of decisions tells is expected to go on as in the iteration before; where
-        it comes otherwise, the run rests one iteration later.
+        They do for the run's end, a checkpoint, and the member's own snapshot. What a clock, the number of
+        decisions or an exploiter's win rate tells is expected to go on as in the iteration before; where it
+        comes otherwise, the rest comes one iteration later.
         """
-        return (
-            member.is_main
-            and self.overlap.wanted()
-            and not (
-                member.unchecked
-                or self._snapshot_due(self.iteration + 1)
-                or self._finished(*self._last)
-                or self._checkpoint_due(*self._last)
-            )
+        coming = self.iteration + 1
+        frozen = (
+            self._snapshot_due(coming) if member.is_main else self.league.is_done(member.slot.name, coming)
+        )
+        return self.overlap.wanted() and not (
+            member.unchecked or frozen or self._finished(*self._last) or self._checkpoint_due(*self._last)
         )
 
     def begin(self) -> None:

@@ -44,17 +44,24 @@ class League:
         teams: tuple[int, ...],
         seed: int | np.random.SeedSequence,
         *,
+        units: tuple[int, ...] | None = None,
         winners: bool = True,
         network: str | None = None,
     ) -> None:
-        """winners: whether the better return wins a match; network: the run's configuration, as TOML."""
+        """units [A]: what the main learner holds in a match with past selves (`selfplay.parts.units`);
+        None: a team. winners: whether the better return wins a match; network: the run's configuration, as
+        TOML.
+        """
         self._store, self._config, self._teams = store, config, teams
         self._num_teams = max(teams) + 1
         self._winners = winners and self._num_teams > 1
         self._network = network
         self._rng = np.random.default_rng(seed)
         self._slots = {slot.name: slot for slot in roles.slots(config)}
-        self._draws = {name: Draw(teams, config.opponents, self._rng) for name in self._slots}
+        self._draws = {
+            name: Draw(units or teams if name == MAIN else teams, config.opponents, self._rng)
+            for name in self._slots
+        }
         self._counted = -1  # iteration of what follows
         self._met: list[Meeting] = []
         self._recorded: list[Meeting] = []
@@ -124,11 +131,11 @@ class League:
         The matchmaker of the slot's role says which share of them the learner plays against itself alone,
         which against `live`, the main learner as it is now, and which past selves have the rest.
         """
-        if self._num_teams == 1 or not (self._pool.members or live):
-            alone = Lineups((MAIN,), np.zeros((num_lineups, len(self._teams)), np.int32))
-            return [alone] * num_rollouts
+        draw = self._draws[slot]
+        if draw.num_units == 1 or not (self._pool.members or live):
+            return draw.alone(num_rollouts, num_lineups)
         choice = self._choice(slot)
-        return self._draws[slot].tables(choice, self._pool.names, live, num_rollouts, num_lineups)
+        return draw.tables(choice, self._pool.names, live, num_rollouts, num_lineups)
 
     def _choice(self, slot: str) -> Choice:
         own, past = self._ids[self._learner[slot]], [self._ids[name] for name in self._pool.names]

@@ -1,4 +1,7 @@
-"""Lineups of the next matches: how draws become tables. Q lineups, A seats, N past selves."""
+"""Lineups of the next matches: how draws become tables. Q lineups, A seats, N past selves.
+
+Units are what one player holds: teams, or roles in them, or seats (`selfplay.parts.units`).
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,22 @@ def spread_draws(
     return drawn.reshape(each, num_rollouts).T
 
 
-def past_rows(num_rows: int, num_opponents: int, first_team: int, teams: np.ndarray) -> np.ndarray:
-    """Rows with player 0 on one team and one of players 1..num_opponents on all the others: [num_rows, A].
+def past_rows(num_rows: int, num_opponents: int, first_unit: int, units: np.ndarray) -> np.ndarray:
+    """Rows with player 0 on one unit and one of players 1..num_opponents on all the others: [num_rows, A].
 
-    The rows are split evenly among the opponents, and player 0 goes round the teams from `first_team`, so
-    that it holds every team equally often (within one row), against each opponent too.
+    The rows are split evenly among the opponents, and player 0 goes round the units from `first_unit`, so
+    that it holds every unit equally often (within one row), against each opponent too. units [A].
     """
     row = np.arange(num_rows)
     opponent = 1 + row * num_opponents // max(num_rows, 1)
-    team = (first_team + row) % (int(teams.max()) + 1)
-    return np.where(teams[None, :] == team[:, None], 0, opponent[:, None]).astype(np.int32)
+    unit = (first_unit + row) % (int(units.max()) + 1)
+    return np.where(units[None, :] == unit[:, None], 0, opponent[:, None]).astype(np.int32)
 
 
-def mixed_rows(num_rows: int, num_opponents: int, first_team: int, teams: np.ndarray) -> np.ndarray:
-    """As `past_rows`, but every other team has the next of the opponents: the same where teams are two."""
-    rows = past_rows(num_rows, num_opponents, first_team, teams)
-    own = np.where(rows == 0, teams, -1).max(axis=1, keepdims=True)  # [Q, 1] team of player 0
-    num_teams = int(teams.max()) + 1
-    place = (teams - own) % num_teams - 1  # of the team among the others
+def mixed_rows(num_rows: int, num_opponents: int, first_unit: int, units: np.ndarray) -> np.ndarray:
+    """As `past_rows`, but every other unit has the next of the opponents: the same where units are two."""
+    rows = past_rows(num_rows, num_opponents, first_unit, units)
+    own = np.where(rows == 0, units, -1).max(axis=1, keepdims=True)  # [Q, 1] unit of player 0
+    num_units = int(units.max()) + 1
+    place = (units - own) % num_units - 1  # of the unit among the others
     return np.where(rows == 0, 0, 1 + (rows - 1 + place) % max(num_opponents, 1)).astype(np.int32)

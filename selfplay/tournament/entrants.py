@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from selfplay.league.store import Player, Store
 from selfplay.matches import MAIN
 from selfplay.run_directory import CONFIG, RunDirectory
 
-FORMS = "a run directory, DIR:PLAYER, a checkpoint, random or bot:NAME"
+FORMS = "a run directory, DIR:PLAYER, DIR:PATTERN, a checkpoint, random or bot:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,12 @@ class Entrant:
 def gather(words: Sequence[str], *, members: int, greedy: bool) -> tuple[Entrant, ...]:
     """The players that these words mean; a run directory brings so many `members`, the newest among them.
 
-    A player that is named twice is refused. A member with the weights of one that is in already is left out.
+    DIR:PATTERN brings the past selves whose names match, as in a shell. A player that is named twice is
+    refused. A member with the weights of one that is in already is left out.
     """
     if contestants.HUMAN in words:
         raise UserError(f"human cannot enter a tournament: a player is {FORMS}")
+    words = [name for word in words for name in _matching(word)]
     found: dict[str, Entrant] = {}
     for word in words:
         entrant = _entrant(word, greedy)
@@ -81,6 +84,20 @@ def identity(contestant: Contestant, *, greedy: bool) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _matching(word: str) -> list[str]:
+    """The past selves that DIR:PATTERN means, in the order in which they joined; any other word is itself."""
+    folder, colon, pattern = word.rpartition(":")
+    if not (colon and set(pattern) & set("*?[") and (Path(folder) / CONFIG).is_file()):
+        return [word]
+    with Store(RunDirectory.open(folder).league, readonly=True) as store:
+        past = [player.name for player in store.players() if player.kind == "snapshot"]
+    chosen = [name for name in past if fnmatch.fnmatchcase(name, pattern)]
+    if not chosen:
+        kinds = sorted({f"{name.rpartition('-')[0]}-*" for name in past})
+        raise UserError(f"{word} matches no past self; there are {', '.join(kinds) or 'none'}")
+    return [f"{folder}:{name}" for name in chosen]
 
 
 def _past_members(word: str, number: int) -> Iterator[str]:

@@ -32,7 +32,7 @@ def play_session(env, players, labels, **options):
     parts = split(env, ["group"])
     asked = {k: [HumanPlayer(env, parts[0])] for k, player in enumerate(players) if player is HUMAN}
     seated = [asked.get(k, (player,)) for k, player in enumerate(players)]
-    return session(env, parts, seated, labels, people=asked, **options)
+    return session(env, parts, seated, labels, people=asked, units=env.teams, **options)
 
 
 @pytest.fixture

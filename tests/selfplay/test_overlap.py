@@ -11,7 +11,10 @@ from selfplay import overlap, train, training
 from selfplay.config import Config
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
+from selfplay.league.league import League
+from selfplay.league.store import Store
 from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
+from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
 
 STEPS = 64 * 2 * 3  # of an iteration: games, seats, length
@@ -79,6 +82,63 @@ def test_a_run_in_two_parts_is_the_run_at_once(tmp_path):
     trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
     assert overlapped(whole) == "011001010011"
     assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+
+
+ROLES = {"snapshot_iterations": 3, "exploiter_iterations": 5, "main_exploiters": 1, "league_exploiters": 1}
+
+
+@pytest.fixture
+def plays_ahead(monkeypatch):
+    """slot -> whether its rollouts played ahead while it learned, iteration by iteration."""
+    noted = {}
+    record = training.Training._record
+
+    def watched(self):
+        for member in self._members:
+            noted[member.slot.name] = noted.get(member.slot.name, "") + str(int(member.ahead))
+        record(self)
+
+    monkeypatch.setattr(training.Training, "_record", watched)
+    return noted
+
+
+def test_exploiters_play_ahead_and_rest_where_they_are_frozen(run_dir, plays_ahead):
+    trained(run_dir, league=ROLES, stop={"iterations": 12})
+    assert plays_ahead == {
+        "main": "110110110110",  # frozen every third
+        "main_exploiter_0": "111101111010",  # every fifth; begun anew, it is checked first; the end
+        "league_exploiter_0": "111101111010",
+    }
+    with Store(run_dir / "league", readonly=True) as store:
+        names = [player.name for player in store.players() if player.kind == "snapshot"]
+    assert {"main_exploiter_0-000005", "main_exploiter_0.2-000010"} <= set(names)
+
+
+def test_an_exploiter_that_wins_while_it_plays_ahead_is_frozen_one_iteration_later(
+    run_dir, monkeypatch, plays_ahead
+):
+    won = []
+
+    def done(self, slot, iteration):
+        """As if the results of iteration 3 had shown it: before they are recorded nobody knows."""
+        won.append(iteration >= 3 and self._counted >= 3)
+        return won[-1]
+
+    monkeypatch.setattr(League, "is_done", done)
+    trained(run_dir, league=ROLES | {"league_exploiters": 0}, stop={"iterations": 5})
+    assert plays_ahead["main_exploiter_0"] == "11100"
+    with Store(run_dir / "league", readonly=True) as store:
+        frozen = [p.name for p in store.players() if p.kind == "snapshot" and p.role == "main_exploiter"]
+    assert frozen == ["main_exploiter_0-000004", "main_exploiter_0.2-000005"]
+
+
+def test_roles_in_two_parts_are_the_run_at_once(tmp_path):
+    changes = {"checkpoint": {"iterations": 4, "seconds": "none"}, "league": ROLES}
+    trained(tmp_path / "whole", stop={"iterations": 12}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 8}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
+    assert test_roles.rows(tmp_path / "whole") == test_roles.rows(tmp_path / "parts")
+    assert test_roles.tables(tmp_path / "whole") == test_roles.tables(tmp_path / "parts")
 
 
 def test_a_signal_lets_what_is_begun_be_learned_from(run_dir, monkeypatch):

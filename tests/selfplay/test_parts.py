@@ -15,7 +15,7 @@ from selfplay.engine import make_learners
 from selfplay.errors import UserError
 from selfplay.evaluate import compare, evaluate
 from selfplay.matches import MAIN, Lineups
-from selfplay.parts import policy_of, role, seat_names, split
+from selfplay.parts import policy_of, role, seat_names, split, units
 from selfplay.replay import check_replay
 from selfplay.rollout import MOST_BATCHES
 from selfplay.train import check, run
@@ -54,6 +54,13 @@ def test_seats_are_split(ways, wanted):
     assert {part.name: part.seats.tolist() for part in parts} == wanted
     for part in parts:
         assert [env.groups[part.group].seats[place] for place in part.places] == part.seats.tolist()
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"), [("team", (1, 1, 0, 0, 0)), ("role", (0, 0, 1, 2, 1)), ("seat", (0, 1, 2, 3, 4))]
+)
+def test_what_a_player_holds(held, wanted):
+    assert units(Tag(), held) == wanted
 
 
 def test_every_coarser_split_is_found_again_in_a_finer_one():

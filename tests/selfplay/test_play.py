@@ -262,6 +262,46 @@ def test_three_teams_and_one(highest_number, capsys):
     assert (alone["games"], alone["mean_return"]) == (5, 4.0)
 
 
+def test_a_player_may_hold_one_role_or_seat_of_its_team(monkeypatch, highest_number, capsys):
+    """Two teams: red a and b, blue a and b. A plays 2 and everyone else 0: A's team always has the most."""
+    monkeypatch.setattr(HighestNumber, "seat_names", ("a_0", "b_0", "a_1", "b_1"), raising=False)
+
+    class InTeams(HighestNumber):
+        def __init__(self, num_games):
+            super().__init__(num_games, num_teams=4)
+            self.teams = (0, 0, 1, 1)
+
+    sys.modules["highest_number"].make = InTeams
+    argv = ["bot:plays_2", "bot:plays_0", "--env", highest_number, "--games", 8]
+    for held in ("role", "seat"):
+        result = played(capsys, *argv, "--lineup", held)
+        assert (result["wins"], result["mean_return"], result["elo_diff"]) == (8, 4.0, None)
+    # Of four seats in turn: a mate who plays 2 as well beats 0 and 1, and so does one who faces a 1.
+    result = played(capsys, "bot:plays_0", "bot:plays_2", "bot:plays_1", *argv[2:], "--lineup", "seat")
+    assert (result["games"], result["mean_return"]) == (8, 0.0)
+    # (0, 2 | 1, 1), (2, 1 | 1, 0), (1, 1 | 0, 2), (1, 0 | 2, 1): A, on the side of 0, has 2 to 2, 1 to 3, ...
+    assert (result["wins"], result["draws"], result["losses"]) == (0, 4, 4)
+
+
+def test_mates_of_one_team_hold_a_role_each(capsys):
+    argv = ["random", "random", "--env", "signalling", "--games", 400, "--lineup", "role"]
+    result = played(capsys, *argv)
+    assert result["games"] == result["draws"] == 400  # nobody can win
+    assert play.main(["random", "random", "--env", "signalling", "--lineup", "role"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("signalling: random and random\n")
+    assert "wins" not in shown
+    for wrong, told in [
+        (["random", "--lineup", "role"], "signalling has 2 of these, played by 2 to 2; 1 given"),
+        (["random", "random", "random", "--lineup", "seat"], "played by 2 to 2; 3 given"),
+        (["random", "random", "--lineup", "role", "--games", "3"], "a multiple of 2, such as 2 or 4"),
+    ]:
+        assert play.main([*wrong, "--env", "signalling"]) == 2
+        assert told in capsys.readouterr().err
+    assert play.main(["random", "random", "--env", "cartpole", "--lineup", "seat"]) == 2
+    assert "cartpole has only one" in capsys.readouterr().err
+
+
 # Who plays
 
 

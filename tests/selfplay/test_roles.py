@@ -1,14 +1,16 @@
 """Several learners in one run: each trains, is frozen, begins anew; resumed, it is the same run."""
 
 import json
+import shutil
 import sqlite3
 
 import numpy as np
 import pytest
 
-from selfplay import checkpoint, train
+from selfplay import checkpoint, contestants, train
 from selfplay.config import Config
 from selfplay.engine import local
+from selfplay.errors import UserError
 from selfplay.league.store import Store
 from selfplay.matches import MAIN
 from selfplay.members import slot_config
@@ -99,6 +101,25 @@ def test_each_role_learns_and_leaves_frozen_players(tmp_path):
     assert last["agent_steps"] == 9 * 16 * 2 * 4
 
 
+def test_an_exploiter_plays_as_it_is_in_the_newest_checkpoint(tmp_path):
+    path = trained(tmp_path / "run", 9, exploiter_reset=0.0)
+    arrays, _ = checkpoint.load(checkpoint.newest(path / "checkpoints"))
+    for name in ("main_exploiter_0.3", "league_exploiter_0"):
+        learner = arrays[f"{name.partition('.')[0]}-learner"]
+        found = contestants.find(f"{path}:{name}")
+        assert found.label == f"{path}:{name} (iteration-00000009)"
+        assert found.weights
+        for key, array in found.weights.items():
+            np.testing.assert_array_equal(array, learner[f"policy:{key}"])
+    with pytest.raises(UserError, match=r"gave way to main_exploiter_0\.3 .*; play .*:main_exploiter_0\.2-"):
+        contestants.find(f"{path}:main_exploiter_0.2")
+    for folder in (path / "checkpoints").iterdir():
+        if not folder.name.endswith("05"):
+            shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"main_exploiter_0\.3 is in no checkpoint yet$"):
+        contestants.find(f"{path}:main_exploiter_0.3")
+
+
 def test_an_exploiter_is_frozen_before_it_begins_anew(tmp_path, monkeypatch):
     """AlphaStar's trap: a snapshot taken after the reset would hold fresh weights."""
     before = {}
@@ -174,6 +195,17 @@ def test_a_general_sum_game_keeps_returns_and_rates_nobody(tmp_path):
     last = rows(path)[-1]
     assert "league/rating" not in last
     assert "league/return/random" in last
+
+
+def test_a_learner_plays_one_role_beside_its_past_selves(tmp_path):
+    table = config(4, main_exploiters=0, league_exploiters=0).model_dump()
+    table["env"] = {"id": "signalling", "kwargs": {}, "train_kwargs": {}}
+    table["league"] |= {"lineup": "role", "matchmaker": "uniform", "self_play": 0.5}
+    assert train.run(Config.model_validate(table), tmp_path / "run", resume=False) == 0
+    with Store(tmp_path / "run" / "league", readonly=True) as store:
+        played = {tuple(sorted(set(match.lineup))) for k in range(1, 5) for match in store.matches(k)}
+    assert {("main",), ("main", "main-000000")} <= played
+    assert all(len(who) == 1 or "main" in who for who in played)
 
 
 def test_a_run_directory_tells_of_a_bad_mix(tmp_path):

@@ -579,6 +579,10 @@ def test_members_of_a_run_enter(tmp_path, held):
     }  # fmt: skip
     (alone,) = [each for each in gather([str(path)], members=2, greedy=False) if each.name == str(path)]
     assert alone.identity == given[0].identity  # a run is enough where members make it two
+    some = gather([f"{path}:main-*[12]", "random"], members=1, greedy=False)
+    assert [each.name for each in some] == [f"{path}:main-000001", f"{path}:main-000002", "random"]
+    with pytest.raises(UserError, match=r"mian\* matches no past self; there are main-\*"):
+        gather([f"{path}:mian*", "random"], members=1, greedy=False)
 
 
 def refused(capsys, *argv):

@@ -87,6 +87,46 @@ def test_shares_of_a_draw(tmp_path, teams, opponents):
     assert np.ptp(held) == 0
 
 
+@pytest.mark.parametrize(
+    ("teams", "units"),
+    [
+        ((0, 0, 1, 1), (0, 1, 2, 3)),  # two a side, each in a role of its own
+        ((1, 1, 0, 0, 0), (0, 0, 1, 2, 1)),  # two chasers; two agents and a scout
+        ((0, 0), (0, 1)),  # one team: past selves are its mates
+    ],
+)
+def test_a_learner_may_hold_one_role_of_its_team(tmp_path, teams, units):
+    league = League.open(tmp_path, settings_of(opponents=1, self_play=0.5), teams, 0, units=units)
+    snapshot(league, 0)
+    league.commit(0)
+    held = np.zeros(max(units) + 1, int)
+    for drawn in league.draw(3, 24):
+        assert drawn.players == (MAIN, "main-000000")
+        mixed = drawn.table[(drawn.table != 0).any(axis=1)]
+        assert len(mixed) == 12
+        for row in mixed:
+            (mine,) = set(np.array(units)[row == 0].tolist())
+            assert ((np.array(units) == mine) == (row == 0)).all()
+            held[mine] += 1
+    assert np.ptp(held) == 0
+
+
+def test_a_team_of_several_players_counts_for_each_of_them(tmp_path):
+    """MAIN and a past self beat another past self: both are ahead of it, and neither of the other."""
+    league = League.open(tmp_path, settings_of(), (0, 0, 1, 1), 0, units=(0, 1, 2, 3))
+    names = [snapshot(league, k) for k in range(2)]
+    league.record([results([MAIN, *names], [[0, 1, 2, 2]], [[1, 1, -1, -1]])], iteration=1)
+    league.commit(1)
+    assert league.payoffs().counts[..., 0].sum(axis=-1).tolist() == _wins(
+        league, {(MAIN, names[1]): 1, (names[0], names[1]): 1}
+    )
+
+
+def _wins(league, wanted):
+    players = league.payoffs().players
+    return [[wanted.get((row, column), 0) for column in players] for row in players]
+
+
 def test_rounding_is_carried_on(tmp_path):
     """20% of 3 matches is .6: over 50 tables that is 30, on every team 15, though no table holds .6."""
     league = opened(tmp_path, num_past=3)
