@@ -42,14 +42,14 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return matmul_t(x.t(), grad.t()).t()
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     y = matmul_t(x, weight, bias)
     return y.relu_() if relu else y
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         y = _product(x, weight, bias, relu)
         ctx.relu = relu
         ctx.save_for_backward(x, weight, *((y,) if relu else ()))
@@ -65,7 +65,7 @@ class _Linear(torch.autograd.Function):
         return grad_x, weight_gradient(grad, x), grad.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """x [M, K] -> [M, N] with gradients, cut off below 0 if `relu`."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         # Where nothing is to be learned, autograd's own share of a small product is as long as the product.

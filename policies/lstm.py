@@ -13,14 +13,14 @@ from policies.linear import linear, matmul_t, weight_gradient
 
 
 def reference_unroll(
-    input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
+    input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The definition, step by step in plain torch; runs on any device, with autograd's gradients.
 
-        (h, c) <- 0 where is_first_t;  i, f, g, o = split(x_t + h W^T)
+        (h, c) <- 0 where is_first_t;  i, f, g, o = split(x_t + h W^T + b)
         c <- sigmoid(f) c + sigmoid(i) tanh(g);  h <- sigmoid(o) tanh(c)
 
-    input_gates [T, N, 4H], is_first [T, N] bool, state (h, c) [2, N, H], weight [4H, H]
+    input_gates [T, N, 4H], is_first [T, N] bool, state (h, c) [2, N, H], weight [4H, H], bias [4H]
     -> outputs [T, N, H], state [2, N, H].
     Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
@@ -29,7 +29,7 @@ def reference_unroll(
     for gates, first in zip(input_gates, is_first, strict=True):
         hidden = hidden.masked_fill(first[:, None], 0.0)
         cell = cell.masked_fill(first[:, None], 0.0)
-        i, f, g, o = (gates + hidden @ weight.t()).chunk(4, dim=1)
+        i, f, g, o = (gates + hidden @ weight.t() + bias).chunk(4, dim=1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         outputs.append(hidden)
@@ -44,7 +44,7 @@ class _Unrolled(NamedTuple):
     states: Tensor  # [2, T, N, H] hidden and cell after each step
 
 
-def _forward(gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> _Unrolled:
+def _forward(gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> _Unrolled:
     """`reference_unroll` on a CPU by fused cells; the gates' activations take the place of `gates`."""
     from policies import lstm_kernels as kernels
 
@@ -54,21 +54,23 @@ def _forward(gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> 
         state.new_empty(length, lanes, width),
         state.new_empty(2, length, lanes, width),
     )
-    g, first = gates.numpy(), is_first.numpy()
+    g, first, b = gates.numpy(), is_first.numpy(), bias.detach().numpy()
     h_in, c_in, (h, c) = (x.numpy() for x in unrolled)
     last_h, last_c = state.numpy()
     for t in range(length):
         kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
-        kernels.forward(g[t], matmul_t(unrolled.hidden_in[t], weight).numpy(), c_in[t], h[t], c[t])
+        kernels.forward(g[t], matmul_t(unrolled.hidden_in[t], weight).numpy(), b, c_in[t], h[t], c[t])
         last_h, last_c = h[t], c[t]
     return unrolled
 
 
-def _unroll(input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _unroll(
+    input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
     """`reference_unroll` on a CPU, which uses input_gates up."""
     if torch.is_grad_enabled():
-        return _Unroll.apply(input_gates, is_first, state, weight)
-    states = _forward(input_gates, is_first, state, weight).states
+        return _Unroll.apply(input_gates, is_first, state, weight, bias)
+    states = _forward(input_gates, is_first, state, weight, bias).states
     return states[0], states[:, -1]
 
 
@@ -77,33 +79,37 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
+        ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        hidden_in, cell_in, states = _forward(input_gates, is_first, state, weight)
+        hidden_in, cell_in, states = _forward(input_gates, is_first, state, weight, bias)
         ctx.save_for_backward(input_gates, hidden_in, cell_in, states[1], is_first, weight)
         last = states[:, -1]
         ctx.mark_non_differentiable(last)
         return states[0], last
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor]:
-        """Gradients of input_gates and weight; the stored state that enters t = 0 is data."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor]:
+        """Gradients of input_gates, weight and bias; the stored state that enters t = 0 is data."""
         from policies import lstm_kernels as kernels
 
         gates, hidden_in, cell_in, cells, is_first, weight = ctx.saved_tensors
         output_grad = grads[0].contiguous().numpy()
         length, lanes, width = hidden_in.shape
-        gate_grad = torch.empty_like(gates)
+        gate_grad, bias_grad = torch.empty_like(gates), gates.new_zeros(4 * width)
         arrays = [x.numpy() for x in (gates, cell_in, cells, gate_grad, is_first)]
         g, c_in, c, dg, first = arrays
+        db = bias_grad.numpy()
         # The state that leaves t = T - 1 enters no later step of this fragment.
         dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width)
         first_next = is_first.new_zeros(lanes).numpy()
         for t in range(length - 1, -1, -1):
-            kernels.backward(output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t])
+            kernels.backward(
+                output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t], db
+            )
             dh, first_next = matmul_t(gate_grad[t], weight.t()), first[t]
         flat = gate_grad.reshape(length * lanes, -1)
-        return gate_grad, None, None, weight_gradient(flat, hidden_in.reshape(length * lanes, width))
+        weight_grad = weight_gradient(flat, hidden_in.reshape(length * lanes, width))
+        return gate_grad, None, None, weight_grad, bias_grad
 
 
 def unroll_for(device: torch.device, dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -145,7 +151,7 @@ class LSTM(nn.Module):
         for layer, (w_in, w_hid, bias) in enumerate(
             zip(self.input_weight, self.hidden_weight, self.bias, strict=True)
         ):
-            gates = linear(x.reshape(length * lanes, -1), w_in, bias).reshape(length, lanes, -1)
-            x, last = unroll(gates, is_first, state[layer], w_hid)
+            gates = linear(x.reshape(length * lanes, -1), w_in).reshape(length, lanes, -1)
+            x, last = unroll(gates, is_first, state[layer], w_hid, bias)
             states.append(last)
         return x, states[0][None] if len(states) == 1 else torch.stack(states)

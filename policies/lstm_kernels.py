@@ -17,15 +17,15 @@ from policies.activations import F32, JIT, sigmoid, tanh
 
 
 @numba.njit(**JIT)
-def forward(gates, hidden_gates, cell_in, hidden, cell):  # type: ignore[no-untyped-def]
+def forward(gates, hidden_gates, bias, cell_in, hidden, cell):  # type: ignore[no-untyped-def]
     """One step of N lanes: hidden [N, H] and cell [N, H] are written.
 
-    gates [N, 4H] holds the input's share of the gates, and gets their activations.
+    gates [N, 4H] holds the input's share of the gates, and gets their activations. bias [4H].
     """
     lanes, width = cell.shape
     for n in range(lanes):
         for j in range(4 * width):
-            gates[n, j] += hidden_gates[n, j]
+            gates[n, j] += hidden_gates[n, j] + bias[j]
         for j in range(2 * width):
             gates[n, j] = sigmoid(gates[n, j])
         for j in range(width):
@@ -57,9 +57,11 @@ def reset(is_first, hidden, cell, hidden_in, cell_in):  # type: ignore[no-untype
 
 @numba.njit(**JIT)
 def backward(  # type: ignore[no-untyped-def]
-    grad_output, grad_next, is_first_next, gates, cell_in, cell, grad_cell, grad_gates
+    grad_output, grad_next, is_first_next, gates, cell_in, cell, grad_cell, grad_gates, grad_bias
 ):
     """The step's gradient: grad_gates [N, 4H] is written, grad_cell [N, H] goes from c_t to c_{t-1}.
+
+    grad_bias [4H] is added to, while what it sums lies in the cache.
 
     grad_next [N, H] is d loss / d(state that entered t + 1); where an episode opened there
     (is_first_next) neither it nor grad_cell reaches this step.
@@ -68,6 +70,7 @@ def backward(  # type: ignore[no-untyped-def]
     one = F32(1.0)
     grad_hidden = np.empty(width, np.float32)
     tanh_cell = np.empty(width, np.float32)
+    total = np.zeros(4 * width, np.float32)  # of this step: shorter sums round less
     for n in range(lanes):
         keep = F32(0.0) if is_first_next[n] else one
         for j in range(width):
@@ -91,3 +94,7 @@ def backward(  # type: ignore[no-untyped-def]
             grad_gates[n, width + j] = grad_cell[n, j] * cell_in[n, j] * f * (one - f)
         for j in range(width):
             grad_cell[n, j] *= gates[n, width + j]
+        for j in range(4 * width):
+            total[j] += grad_gates[n, j]
+    for j in range(4 * width):
+        grad_bias[j] += total[j]

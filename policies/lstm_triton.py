@@ -31,11 +31,11 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
-    gates, hidden_gates, is_first, cell_in, hidden, cell, size, width: tl.constexpr, block: tl.constexpr
+    gates, hidden_gates, bias, is_first, cell_in, hidden, cell, size, width: tl.constexpr, block: tl.constexpr
 ):
     """One step of N lanes, size = N * H: hidden [N, H] and cell [N, H] are written.
 
-    gates [N, 4H] holds the input's share of the gates, and gets their activations.
+    gates [N, 4H] holds the input's share of the gates, and gets their activations. bias [4H].
     """
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < size
@@ -47,7 +47,11 @@ def _forward(  # type: ignore[no-untyped-def]
     f = tl.load(gates + gate_f, inside).to(tl.float32) + tl.load(hidden_gates + gate_f, keep, other=0.0)
     g = tl.load(gates + gate_g, inside).to(tl.float32) + tl.load(hidden_gates + gate_g, keep, other=0.0)
     o = tl.load(gates + gate_o, inside).to(tl.float32) + tl.load(hidden_gates + gate_o, keep, other=0.0)
-    i, f, g, o = _sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o)
+    unit = bias + at % width
+    i = _sigmoid(i + tl.load(unit, inside, other=0.0))
+    f = _sigmoid(f + tl.load(unit + width, inside, other=0.0))
+    g = _tanh(g + tl.load(unit + 2 * width, inside, other=0.0))
+    o = _sigmoid(o + tl.load(unit + 3 * width, inside, other=0.0))
     c = f * tl.load(cell_in + at, keep, other=0.0) + i * g
     tl.store(cell + at, c, inside)
     tl.store(hidden + at, o * _tanh(c), inside)
@@ -94,7 +98,7 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor
+        ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         length, lanes, width = *input_gates.shape[:2], state.shape[2]
         input_gates, first = input_gates.contiguous(), is_first.contiguous().view(torch.uint8)
@@ -106,7 +110,9 @@ class _Unroll(torch.autograd.Function):
         hidden, cell = state.to(input_gates.dtype)[0], state[1].contiguous()
         for t in range(length):
             made = torch.mm(hidden, weight_t)
-            _forward[grid](input_gates[t], made, first[t], cell, hiddens[t], cells[t], size, width, BLOCK)
+            _forward[grid](
+                input_gates[t], made, bias, first[t], cell, hiddens[t], cells[t], size, width, BLOCK
+            )
             hidden, cell = hiddens[t], cells[t]
         ctx.save_for_backward(input_gates, hiddens, cells, first, state, weight)
         last = torch.stack((hidden.to(state.dtype), cell))
@@ -114,8 +120,8 @@ class _Unroll(torch.autograd.Function):
         return hiddens, last
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor]:
-        """Gradients of input_gates and weight; the stored state that enters t = 0 is data."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor]:
+        """Gradients of input_gates, weight and bias; the stored state that enters t = 0 is data."""
         gates, hiddens, cells, first, state, weight = ctx.saved_tensors
         output_grad = grads[0].contiguous()
         length, lanes, width = hiddens.shape
@@ -139,10 +145,13 @@ class _Unroll(torch.autograd.Function):
         hidden_in.masked_fill_(first[:, :, None].bool(), 0.0)
         flat = gate_grad.reshape(length * lanes, -1)
         weight_grad = torch.mm(flat.t(), hidden_in.reshape(length * lanes, width))
-        return gate_grad, None, None, weight_grad.to(weight.dtype)
+        bias_grad = flat.sum(0, dtype=torch.float32)
+        return gate_grad, None, None, weight_grad.to(weight.dtype), bias_grad
 
 
-def unroll(input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def unroll(
+    input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
     """`policies.lstm.reference_unroll` but for the gradient of state; uses input_gates up."""
-    outputs, last = _Unroll.apply(input_gates, is_first, state, weight)
+    outputs, last = _Unroll.apply(input_gates, is_first, state, weight, bias)
     return outputs, last

@@ -24,10 +24,10 @@ pytestmark = [
 CUDA = torch.device("cuda")
 
 
-def gradients(unroll, gates, is_first, state, weight, output_grad):
-    gates, weight = gates.clone().requires_grad_(), weight.clone().requires_grad_()
-    outputs, last = unroll(gates.clone(), is_first, state, weight)
-    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight))
+def gradients(unroll, gates, is_first, state, weight, bias, output_grad):
+    gates, weight, bias = (x.clone().requires_grad_() for x in (gates, weight, bias))
+    outputs, last = unroll(gates.clone(), is_first, state, weight, bias)
+    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight, bias))
     return [x.detach().double() for x in (outputs, *last, *grads)]
 
 
@@ -41,10 +41,12 @@ def test_tritons_unroll_is_the_definition(size, dtype, tolerance):
     is_first = torch.rand(length, lanes, device=CUDA) < 0.3
     state, weight = torch.randn(2, lanes, width, device=CUDA), torch.randn(4 * width, width, device=CUDA)
     weight, output_grad = weight / width**0.5, torch.randn(*size, device=CUDA).to(dtype)
+    bias = torch.randn(4 * width, device=CUDA)
     fused = unroll_for(CUDA, torch.float32)
     assert fused is not reference_unroll, "this torch has no Triton"
-    found = gradients(fused, gates, is_first, state, weight, output_grad)
-    exact = (gates.double(), is_first, state.double(), weight.double(), output_grad.double())
+    found = gradients(fused, gates, is_first, state, weight, bias, output_grad)
+    exact = (gates, is_first, state, weight, bias, output_grad)
+    exact = (x.double() if x.is_floating_point() else x for x in exact)
     for got, wanted in zip(found, gradients(reference_unroll, *exact), strict=True):
         assert float((got - wanted).abs().max()) < tolerance * max(1.0, float(wanted.abs().max()))
 

@@ -15,7 +15,7 @@ SIZES = [(1, 1, 1), (2, 3, 5), (7, 5, 16), (16, 9, 33), (3, 64, 17), (5, 2, 128)
 
 
 def draw(length, lanes, width, seed=0, scale=1.0, first=0.3):
-    """input_gates, is_first, state, weight"""
+    """input_gates, is_first, state, weight, bias"""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -23,13 +23,13 @@ def draw(length, lanes, width, seed=0, scale=1.0, first=0.3):
 
     is_first = torch.rand(length, lanes, generator=generator) < first
     gates, state = normal(length, lanes, 4 * width), normal(2, lanes, width)
-    return gates, is_first, state, normal(4 * width, width) / math.sqrt(width)
+    return gates, is_first, state, normal(4 * width, width) / math.sqrt(width), normal(4 * width)
 
 
-def gradients(unroll, gates, is_first, state, weight, output_grad):
-    gates, weight = gates.clone().requires_grad_(), weight.clone().requires_grad_()
-    outputs, last = unroll(gates, is_first, state, weight)
-    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight))
+def gradients(unroll, gates, is_first, state, weight, bias, output_grad):
+    gates, weight, bias = (x.clone().requires_grad_() for x in (gates, weight, bias))
+    outputs, last = unroll(gates, is_first, state, weight, bias)
+    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight, bias))
     return [x.detach() for x in (outputs, *last, *grads)]
 
 
@@ -42,7 +42,7 @@ def test_values_and_gradients_are_those_of_the_definition(size, first):
     # The definition in float64: what the kernels approximate, without rounding of its own.
     exact = [x.double() if x.is_floating_point() else x for x in case]
     for name, got, wanted in zip(
-        ("outputs", "hidden", "cell", "grad gates", "grad weight"),
+        ("outputs", "hidden", "cell", "grad gates", "grad weight", "grad bias"),
         fused,
         gradients(reference_unroll, *exact, output_grad.double()),
         strict=True,
@@ -78,14 +78,14 @@ def test_one_step_hand_worked():
     first = torch.ones(1, 1, dtype=torch.bool)
     seven = torch.full((2, 1, 1), 7.0)
     for unroll in (reference_unroll, lstm._Unroll.apply):
-        out, (hidden, cell) = unroll(gates.clone(), first, seven, torch.ones(4, 1))
+        out, (hidden, cell) = unroll(gates.clone(), first, seven, torch.ones(4, 1), torch.zeros(4))
         assert out.item() == hidden.item() == pytest.approx(0.1817002, abs=1e-6)
         assert cell.item() == pytest.approx(0.3807971, abs=1e-6)
     # Not first: every gate gets h W = 7: c = s(7) 7 + s(7) tanh 8 = 7.992708 , h = s(7) tanh c = .999089
     s = 1 / (1 + math.exp(-7))
     wanted = s * 7 + s * math.tanh(8)
     for unroll in (reference_unroll, lstm._Unroll.apply):
-        out, (_, cell) = unroll(gates.clone(), ~first, seven, torch.ones(4, 1))
+        out, (_, cell) = unroll(gates.clone(), ~first, seven, torch.ones(4, 1), torch.zeros(4))
         assert cell.item() == pytest.approx(wanted, abs=1e-5)
         assert out.item() == pytest.approx(s * math.tanh(wanted), abs=1e-6)
 
@@ -192,7 +192,7 @@ def test_the_kernels_tanh_and_sigmoid():
     gates[:, :1] = x  # i = sigmoid(x)
     gates[:, 2:3] = x  # g = tanh(x)
     hidden, cell = np.empty_like(x), np.empty_like(x)
-    lstm_kernels.forward(gates, zeros, np.zeros_like(x), hidden, cell)
+    lstm_kernels.forward(gates, zeros, zeros[0], np.zeros_like(x), hidden, cell)
     exact = x.astype(np.float64)
     assert np.abs(gates[:, 2:3] - np.tanh(exact)).max() < 5e-7
     assert np.abs(gates[:, :1] - 1 / (1 + np.exp(-exact))).max() < 5e-7

@@ -25,7 +25,7 @@ def interpreted():
 
 
 def draw(length, lanes, width, first=0.3):
-    """input_gates, is_first, state, weight, gradient of the outputs"""
+    """input_gates, is_first, state, weight, bias, gradient of the outputs"""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -33,19 +33,19 @@ def draw(length, lanes, width, first=0.3):
 
     is_first = torch.rand(length, lanes, generator=generator) < first
     gates, state = normal(length, lanes, 4 * width), normal(2, lanes, width)
-    return gates, is_first, state, normal(4 * width, width) / math.sqrt(width), normal(length, lanes, width)
+    weight, bias = normal(4 * width, width) / math.sqrt(width), normal(4 * width)
+    return gates, is_first, state, weight, bias, normal(length, lanes, width)
 
 
-def gradients(unroll, gates, is_first, state, weight, output_grad):
-    gates, weight = gates.clone().requires_grad_(), weight.clone().requires_grad_()
-    outputs, last = unroll(gates.clone(), is_first, state, weight)
-    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight))
+def gradients(unroll, gates, is_first, state, weight, bias, output_grad):
+    gates, weight, bias = (x.clone().requires_grad_() for x in (gates, weight, bias))
+    outputs, last = unroll(gates.clone(), is_first, state, weight, bias)
+    grads = torch.autograd.grad((outputs * output_grad).sum(), (gates, weight, bias))
     return [x.detach() for x in (outputs, *last, *grads)]
 
 
-def exact(gates, is_first, state, weight, output_grad):
-    case = (x.double() if x.is_floating_point() else x for x in (gates, is_first, state, weight, output_grad))
-    return gradients(reference_unroll, *case)
+def exact(*case):
+    return gradients(reference_unroll, *(x.double() if x.is_floating_point() else x for x in case))
 
 
 @pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
@@ -53,18 +53,18 @@ def exact(gates, is_first, state, weight, output_grad):
 def test_values_and_gradients_are_those_of_the_definition(interpreted, size, first):
     case = draw(*size, first=first)
     found = gradients(interpreted.unroll, *case)
-    names = ("outputs", "hidden", "cell", "grad gates", "grad weight")
+    names = ("outputs", "hidden", "cell", "grad gates", "grad weight", "grad bias")
     for name, got, wanted in zip(names, found, exact(*case), strict=True):
         assert got.dtype == torch.float32, name
         assert float((got - wanted).abs().max()) < 5e-6 * max(1.0, float(wanted.abs().max())), name
 
 
 def test_bfloat16_gates_with_float32_cells(interpreted):
-    gates, is_first, state, weight, output_grad = draw(16, 4, 24)
-    case = gates.bfloat16(), is_first, state, weight, output_grad.bfloat16()
+    gates, *rest, output_grad = draw(16, 4, 24)
+    case = gates.bfloat16(), *rest, output_grad.bfloat16()
     found = gradients(interpreted.unroll, *case)
     wanted = exact(*(x.float() if x.is_floating_point() else x for x in case))
-    types = [torch.bfloat16, torch.float32, torch.float32, torch.bfloat16, torch.float32]
+    types = [torch.bfloat16, torch.float32, torch.float32, torch.bfloat16, torch.float32, torch.float32]
     assert [x.dtype for x in found] == types
     for got, exactly in zip(found, wanted, strict=True):
         # A rounding is 2^-9 of the number, and the states send it on over 16 steps.
@@ -72,23 +72,21 @@ def test_bfloat16_gates_with_float32_cells(interpreted):
 
 
 def test_a_nan_before_a_reset_does_not_survive_it(interpreted):
-    gates, is_first, state, weight, output_grad = draw(3, 2, 8, first=0.0)
+    gates, is_first, state, *rest = draw(3, 2, 8, first=0.0)
     is_first[1], state[:, 0] = True, math.nan
-    outputs, _, _, gates_grad, weight_grad = gradients(
-        interpreted.unroll, gates, is_first, state, weight, output_grad
-    )
+    outputs, _, _, gates_grad, *_ = gradients(interpreted.unroll, gates, is_first, state, *rest)
     assert torch.isnan(outputs[0, 0]).all()
     assert torch.isfinite(outputs[1:]).all()
     assert torch.isfinite(gates_grad[1:]).all()
     is_first[0] = True
-    again = gradients(interpreted.unroll, gates, is_first, state, weight, output_grad)
+    again = gradients(interpreted.unroll, gates, is_first, state, *rest)
     assert all(torch.isfinite(x).all() for x in again)
 
 
 def test_states_given_are_not_written(interpreted):
-    gates, is_first, state, weight, _ = draw(3, 2, 8)
+    gates, is_first, state, weight, bias, _ = draw(3, 2, 8)
     before = state.clone()
-    interpreted.unroll(gates, is_first, state, weight)
+    interpreted.unroll(gates, is_first, state, weight, bias)
     assert torch.equal(state, before)
 
 

@@ -59,10 +59,10 @@ def plain_forward(policy, fragment):
     assert set(fragment.obs) == {""}
     x = torch.from_numpy(fragment.obs[""]).double().reshape(length, lanes, -1)
     x = torch.relu(x @ w["encoder.weight.0"].t() + w["encoder.bias.0"])
-    gates = x @ w["core.input_weight.0"].t() + w["core.bias.0"]
+    gates = x @ w["core.input_weight.0"].t()
     state = torch.from_numpy(fragment.initial_state).double()
     is_first = torch.from_numpy(fragment.is_first)
-    x, _ = reference_unroll(gates, is_first, state[0], w["core.hidden_weight.0"])
+    x, _ = reference_unroll(gates, is_first, state[0], w["core.hidden_weight.0"], w["core.bias.0"])
     y = x @ w["output_weight"].t() + w["output_bias"]
     return y[..., :-1], y[..., -1]
 

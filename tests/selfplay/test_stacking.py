@@ -24,7 +24,7 @@ ACTIONS = {
 def as_on_cuda(monkeypatch):
     """torch's own functions in place of the CPU's kernels."""
 
-    def linear(x, weight, bias, *, relu=False):
+    def linear(x, weight, bias=None, *, relu=False):
         y = torch.nn.functional.linear(x, weight, bias)
         return torch.relu(y) if relu else y
 
