@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from envs.vector import Tree
+from policies.encoders.scaling import RunningScale
 from policies.lstm import LSTM
 from policies.policy import Leaves, Policy
 from selfplay.players import Decision
@@ -56,7 +57,7 @@ class Stack:
         self._weights = stack_module_state([_Acting(policy) for policy in policies])
         self._network = _Acting(copy.deepcopy(policies[0]))
         for module in self._network.modules():
-            if isinstance(module, LSTM):
+            if isinstance(module, LSTM | RunningScale):
                 module.plain = True  # torch.func does not see into kernels
 
     @torch.inference_mode()

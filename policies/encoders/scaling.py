@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -12,6 +14,26 @@ from policies.moments import RunningMoments
 from policies.spaces import dtype_of
 
 CLIP = 5.0
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _normalize(x, count, mean, m2, min_std, y):  # type: ignore[no-untyped-def]
+    """y [M, K] of x [M, K] float32, as `RunningScale._normalized` has it, number for number.
+
+    In small batches torch's dozen calls took a sixth of a whole forward.
+    """
+    rows, width = x.shape
+    middle, spread = np.empty(width, np.float32), np.empty(width, np.float32)
+    for k in range(width):
+        var = m2[k] / max(count, 1.0) if count > 0 else 1.0
+        middle[k], spread[k] = mean[k], max(np.sqrt(var), min_std)
+    low, high = np.float32(-CLIP), np.float32(CLIP)
+    for m in range(rows):
+        for k in range(width):
+            z = (x[m, k] - middle[k]) / spread[k]
+            z = high if z > high else z  # as comparisons, which let NaN through
+            z = low if z < low else z
+            y[m, k] = z + x[m, k] * np.float32(0)
 
 
 class RunningScale(nn.Module):
@@ -23,10 +45,26 @@ class RunningScale(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
+        self.plain = False  # whether to keep to torch's own functions
         self.moments = RunningMoments(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., *shape] float32 -> the same."""
+        if self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
+            return self._normalized(x)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        width = self.moments.mean.numel()
+        moments = (each.reshape(-1).numpy() for each in (self.moments.mean, self.moments.m2))
+        _normalize(
+            x.reshape(-1, width).numpy(),
+            float(self.moments.count),
+            *moments,
+            self.moments.min_std,
+            y.view(-1, width).numpy(),
+        )
+        return y
+
+    def _normalized(self, x: Tensor) -> Tensor:
         # Times 0, infinity is not a number: it passes no clip unseen, and whoever plays refuses it.
         return self.moments.normalize(x, clip=CLIP) + x * 0
 

@@ -1,5 +1,7 @@
 """Encoders of every kind of leaf against NumPy, hand-worked rows and invariants."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from policies.encoders.entities import ENTITY_SIZE, EntitySet
 from policies.encoders.images import IMAGE_SIZE, Image, channel_axis, is_image
 from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
-from policies.encoders.scaling import is_normalized
+from policies.encoders.scaling import RunningScale, is_normalized
 from policies.encoders.vectors import EMBEDDING_SIZE, Choices, Flat
 from policies.spaces import leaves
 
@@ -54,6 +56,20 @@ def test_normalization_is_numpys():
     assert got.dtype == torch.float32
     assert (np.abs(wanted) == 5).any()
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (5, 3)])
+@pytest.mark.parametrize("seen", [0, 1, 50])
+def test_the_kernel_is_torchs_normalization_number_for_number(shape, seen):
+    scale = RunningScale((3,) if shape else ())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, *shape, generator=generator) * 4
+    scale.observe(x[:seen] * torch.tensor([1.0, 0.0, 100.0] if shape else 1.0))
+    x.reshape(-1)[:3] = torch.tensor([math.nan, INF, -INF])
+    for rows in (x, x[::2], x[:0]):
+        assert torch.equal(torch.isnan(scale(rows)), torch.isnan(scale._normalized(rows)))
+        assert torch.equal(scale(rows).nan_to_num(7), scale._normalized(rows).nan_to_num(7))
+        assert scale(rows).shape == rows.shape
 
 
 def test_before_the_first_observation_numbers_are_only_clipped():
