@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from benchmarks.compare import PATIENCE, run
+from benchmarks.compare import run
 from selfplay.config import num_cores
 
 BASE = ("connect_four", "--json", "--rollout.staleness", "0")
 """Play and learning take turns, so that the parts of an iteration add up to the whole."""
+
+PATIENCE = 1800.0
+"""Seconds that a measurement may take beside what is measured: wide networks warm up by whole iterations."""
 
 LANES = 128
 """Of a minibatch, at every number of games."""
