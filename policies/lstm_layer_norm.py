@@ -55,15 +55,14 @@ class LayerNormLSTM(nn.Module):
         """One layer: x [T, N, K], state (h, c) [2, N, H] -> [T, N, H], state [2, N, H]."""
         length, lanes = is_first.shape
         width, size = self.bias[layer].shape, self.cell_gain[layer].shape
-        zero = torch.zeros_like(self.bias[layer])
-        inputs = linear(x.reshape(length * lanes, -1), self.input_weight[layer], zero)
+        inputs = linear(x.reshape(length * lanes, -1), self.input_weight[layer])
         inputs = functional.layer_norm(inputs, width, self.input_gain[layer], self.bias[layer])
         outputs = []
         hidden, cell = state
         for gates, first in zip(inputs.reshape(length, lanes, -1), is_first, strict=True):
             hidden = hidden.masked_fill(first[:, None], 0.0)
             cell = cell.masked_fill(first[:, None], 0.0)
-            recurrent = linear(hidden, self.hidden_weight[layer], zero)
+            recurrent = linear(hidden, self.hidden_weight[layer])
             recurrent = functional.layer_norm(recurrent, width, self.hidden_gain[layer])
             i, f, g, o = (gates + recurrent).chunk(4, dim=1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)

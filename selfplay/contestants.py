@@ -128,14 +128,14 @@ def _exploiter(text: str, run: RunDirectory, name: str, players: Mapping[str, Pl
     instead = f"; play {run.path}:{frozen[-1]} instead" if frozen else ""
     lives = [each for each, p in players.items() if p.kind == "learning" and each.partition(".")[0] == slot]
     if name != lives[-1]:
-        raise UserError(f"{text} gave way to {lives[-1]} and is kept as its past selves alone{instead}")
+        successor = lives[lives.index(name) + 1]
+        raise UserError(f"{text} gave way to {successor} and is kept as its past selves alone{instead}")
     path = checkpoint.newest(run.checkpoints)
-    arrays, meta = checkpoint.load(path) if path else ({}, {"iteration": -1})
-    if path is None or meta["iteration"] < players[name].iteration:
-        raise UserError(f"{text} is in no checkpoint yet{instead}")
-    return Contestant(
-        text, f"{text} ({path.name})", config=run.config, weights=_policy(arrays[f"{slot}-learner"])
-    )
+    arrays = checkpoint.load(path)[0] if path else {}
+    learner = arrays.get(f"{slot}-learner")
+    if path is None or learner is None or checkpoint.iteration_of(path) < players[name].iteration:
+        raise UserError(f"{text} is not in the run's newest checkpoint{instead}")
+    return Contestant(text, f"{text} ({path.name})", config=run.config, weights=_policy(learner))
 
 
 def past_selves(text: str, number: int) -> list[Contestant]:

@@ -1,13 +1,14 @@
-"""How strong is A? Matches in which every player takes every team's seats equally often, and their score.
+"""How strong is A? Matches in which it takes every team's seats equally often, and their score.
 
-M matches, A seats. Players are numbered from 0, one for each team; 0 is the one that is judged.
+M matches, A seats. Players are numbered from 0, one for each team, or for each role or seat of a team; 0 is
+the one that is judged.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def rotations(units: Sequence[int], games: int, num_players: int | None = None) 
 
     Equally, that is, where the number of units divides `games`. Units, numbered from 0, are what one player
     holds: teams, roles in them, or seats (`selfplay.parts.units`). With fewer players than units the last
-    one holds what is left. units [A] -> table [games, A].
+    one holds whatever is left. units [A] -> table [games, A].
     """
     unit = np.asarray(units)
     num_units = int(unit.max()) + 1
@@ -97,11 +98,11 @@ def evaluate(
 
     units [A]: what each player holds, as for `rotations`; None: a team. Of a part of a team there is no Elo.
     """
+    assert units is not None or len(players) == max(env.teams) + 1
     lineups = rotations(units or env.teams, games, len(players))
     seated = dict(zip(lineups.players, players, strict=True))
     results = play_lineups(env, parts, lineups, seated, match_seeds(seed, games), watch=watch)
-    result = summary(results, env.teams, seed)
-    return result if units is None or tuple(units) == tuple(env.teams) else replace(result, elo_diff=None)
+    return summary(results, env.teams, seed)
 
 
 def compare(
@@ -143,11 +144,13 @@ def compare(
 
 
 def summary(results: MatchResults, teams: Sequence[int], seed: int) -> Evaluation:
-    """The score of the player named "0" in finished matches."""
+    """The score of the player named "0" in finished matches; of part of a team there is no Elo."""
     games = len(results.lineup)
     if games == 0:
         return Evaluation(0, 0, 0, 0, None, None, None, None, seed, None)
-    own = results.lineup == results.players.index("0")  # [M, A], the seats of its team
+    own = results.lineup == results.players.index("0")  # [M, A], its seats
+    team = np.asarray(teams)
+    whole = all((own[:, team == t].all(axis=1) | ~own[:, team == t].any(axis=1)).all() for t in set(teams))
     scores = np.where(own, score(results.returns, tuple(teams)), 0.0).max(axis=1)  # [M]
     returns = results.returns.mean(axis=1, where=own)  # [M]
     mean = float(scores.mean(dtype=np.float64))
@@ -159,7 +162,7 @@ def summary(results: MatchResults, teams: Sequence[int], seed: int) -> Evaluatio
         mean_score=mean,
         score_ci95=score_interval(mean, games),
         mean_return=float(returns.mean(dtype=np.float64)),
-        elo_diff=elo_difference(mean, games) if max(teams) == 1 else None,
+        elo_diff=elo_difference(mean, games) if max(teams) == 1 and whole else None,
         seed=seed,
         return_ci95=mean_interval(returns),
     )

@@ -189,7 +189,12 @@ def _outcome(result: MatchResults, teams: Sequence[int], labels: Sequence[str]) 
     scores = score(result.returns, tuple(teams))[0]
     if len(set(teams)) == 1:
         return f"Over: return {result.returns[0].mean():g}."
-    best = sorted({labels[int(result.players[k])] for k, s in zip(result.lineup[0], scores) if s > 0})
+    ahead: dict[int, list[str]] = {}  # team -> who held it
+    for team, k, s in zip(teams, result.lineup[0], scores, strict=True):
+        label = labels[int(result.players[k])]
+        if s > 0 and label not in ahead.setdefault(team, []):
+            ahead[team].append(label)
+    best = sorted(" with ".join(held) for held in ahead.values())
     return f"Winner: {best[0]}." if scores.max() == 1 else f"A draw between {' and '.join(best)}."
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from selfplay.config_problems import nearest, shown
+from selfplay.parts import Held
 from selfplay.sections import Count, NonNegativeCount, Positive, Section, Unit
 
 PLAIN = ("quality", "latest", "uniform", "pfsp_hard", "pfsp_variance", "nash")
@@ -39,7 +40,7 @@ class LeagueConfig(Section):
         description="pfsp_hard: exponent p of (1 - win rate)^p; higher: the hardest more often; "
         "alphastar has its own, 2",
     )
-    lineup: Literal["team", "role", "seat"] = Field(
+    lineup: Held = Field(
         default="team",
         description="what the learner holds in a match with past selves: a team; or the seats of one role in "
         "a team, or one seat, with past selves as its team mates too",
@@ -93,6 +94,15 @@ class LeagueConfig(Section):
         "learns from them",
     )
     evaluation_games: Count = Field(default=64, description="matches of each evaluator in an iteration")
+
+    @model_validator(mode="after")
+    def _somebody_holds_the_rest(self) -> LeagueConfig:
+        if self.lineup != "team" and self.self_play == 1 and self.matchmaker != "alphastar":
+            raise ValueError(
+                f'league.lineup="{self.lineup}", but league.self_play=1: no match has a past self in it; '
+                "give a smaller share, as in --league.self-play 0.5"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mix_is_of_matchmakers(self) -> LeagueConfig:

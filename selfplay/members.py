@@ -24,6 +24,7 @@ class Member:
     engine: Engine
     unchecked: bool = True  # whether its fragments have yet to be replayed
     ahead: bool = False  # whether its rollouts play for the next iteration already
+    overlapped: bool = False  # whether they had begun with this one while it learned from the one before
     faces: set[str] = field(default_factory=set)  # who may sit in the matches begun last
     collected: list[Collected] = field(default_factory=list)
     learned: Learned = field(default=Learned(0, 0, {}))
@@ -53,6 +54,7 @@ def take_turn(
     """
     start = time.perf_counter()
     for member in members:
+        member.overlapped = member.ahead
         if not member.ahead:
             begin(member)
     for member in members:

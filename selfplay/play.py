@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -23,7 +23,7 @@ from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
 from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
-from selfplay.parts import Part, units
+from selfplay.parts import Held, Part, units
 from selfplay.recording import FirstMatch, Recording
 from selfplay.rollout import Matches
 from selfplay.search import seating
@@ -75,7 +75,7 @@ def _parser() -> Parser:
         "--games",
         metavar="N",
         type=whole(1),
-        help=f"matches, a multiple of the number of players (default: {DEFAULT_GAMES}; "
+        help=f"matches, a multiple of the number of players, or of roles or seats (default: {DEFAULT_GAMES}; "
         "with human: until you quit)",
     )
     parser.add_argument(
@@ -93,7 +93,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--lineup",
-        choices=("team", "role", "seat"),
+        choices=get_args(Held),
         default="team",
         help="what a player holds: a team (the default), the seats of one role in a team, or one seat; "
         "with fewer players than there are of these the last one holds what is left",
@@ -130,8 +130,8 @@ def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation, b
         _check_number(sides, num_units, game)
     elif not 2 <= len(sides) <= num_units:
         raise UserError(
-            f"--lineup {options.lineup}: {game} has {num_units} of these, played by 2 to {num_units}; "
-            f"{len(sides)} given"
+            f"--lineup {options.lineup}: {game} has {num_units}, team by team, played by 2 to {num_units} "
+            f"players; {len(sides)} given"
             if num_units > 1
             else f"--lineup {options.lineup}: {game} has only one, so that nobody else could play"
         )

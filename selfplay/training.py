@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.vector import GameError
+from envs.vector import GameError, VectorEnv
 from selfplay import checkpoint, engine
 from selfplay import config as configuration
 from selfplay.config import Config, PolicyConfig, StopConfig, resolve_num_workers
@@ -62,7 +62,7 @@ class Training:
             config.league,
             env.teams,
             np.random.SeedSequence(config.seed, spawn_key=(LEAGUE,)),
-            units=units(env, config.league.lineup),
+            units=_units(config, env),
             winners=env.zero_sum if config.league.winners == "auto" else config.league.winners == "on",
             network=configuration.dump(config.model_copy(update={"stop": StopConfig()})),
         )
@@ -87,7 +87,6 @@ class Training:
         side_by_side = self._engines.together
         while self._ahead() or not self._finished():
             start = time.perf_counter()
-            overlapped = self.main.ahead
             self._begin_evaluation()
             groups = [self._members] if side_by_side else [[member] for member in self._members]
             spent = [take_turn(group, self._begin_batch, self._may_play_ahead) for group in groups]
@@ -103,7 +102,7 @@ class Training:
             end = time.perf_counter()
             times = sum(spent, Times())
             shares = {"sample": times.sample, "learn": times.learn, "league": end - trained}
-            self._report(shares, end - start, overlapped)
+            self._report(shares, end - start)
             if not self._ahead() and self._checkpoint_due():
                 self.save()
 
@@ -162,9 +161,9 @@ class Training:
     def _may_play_ahead(self, member: Member) -> bool:
         """Whether a member's rollouts need not rest after this iteration.
 
-        They do for the run's end, a checkpoint, and the member's own snapshot. What a clock, the number of
-        decisions or an exploiter's win rate tells is expected to go on as in the iteration before; where it
-        comes otherwise, the rest comes one iteration later.
+        They do for the run's end, a checkpoint, and the member's own snapshot. Clock and number of decisions
+        are expected to go on as in the iteration before, and the pool of past selves, which decides with
+        whether an exploiter is done, to stay; where it comes otherwise, the rest comes one iteration later.
         """
         coming = self.iteration + 1
         frozen = (
@@ -316,7 +315,7 @@ class Training:
             every.seconds is not None and waited >= every.seconds
         )
 
-    def _report(self, times: dict[str, float], elapsed: float, overlapped: bool) -> None:
+    def _report(self, times: dict[str, float], elapsed: float) -> None:
         """One row of metrics, to the run directory and to whoever watches."""
         collected, learned = self.main.collected, self.main.learned
         steps = learned.agent_steps - self.agent_steps
@@ -332,12 +331,13 @@ class Training:
             "speed/acted_per_s": sum(part.decisions for part in collected) / elapsed,
             **{f"time/{name}": value for name, value in times.items()},
             **learned.metrics,
-            "data/overlap": int(overlapped),
+            "data/overlap": int(self.main.overlapped),
             **self.league.metrics(),
         }
         for exploiter in self._members[1:]:
             slot = exploiter.slot.name
             metrics |= {f"{slot}/{name}": value for name, value in exploiter.learned.metrics.items()}
+            metrics[f"{slot}/data/overlap"] = int(exploiter.overlapped)
             metrics[f"{slot}/agent_steps"] = exploiter.learned.agent_steps
         parts = [part for member in self._members for part in member.collected]
         metrics["match/dropped"] = dropped = sum(part.dropped for part in parts)
@@ -373,6 +373,18 @@ class Training:
         if failures > limit:
             raise GameError(too_many_failures(self.config.env.id, failures, limit, cause))
         self.view.message(f"dropped {dropped} matches; {failures} failures of {limit} allowed: {cause}")
+
+
+def _units(config: Config, env: VectorEnv) -> tuple[int, ...]:
+    """What the learner holds in a match with past selves; refused where that is everything in every case."""
+    held = config.league.lineup
+    found = units(env, held)
+    if held != "team" and max(found) == 0:
+        seats = '; league.lineup="seat" has more' if len(found) > 1 else ""
+        raise UserError(
+            f'league.lineup="{held}": {config.env.id} has only one, so that nobody else could play{seats}'
+        )
+    return found
 
 
 def _prefix(slot: str) -> str:

@@ -21,7 +21,7 @@ from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
 from selfplay.league.opponents import Choice
 from selfplay.league.outcomes import Outcomes, outcomes
-from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings
+from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings, wins_over
 from selfplay.league.pool import Pool, leaver
 from selfplay.league.ratings import RANDOM, Rating
 from selfplay.league.roles import Role, Slot
@@ -307,25 +307,27 @@ class League:
         if iteration != self._counted:
             self._counted, self._recorded = iteration, []
         learner = self._learner[slot]
-        met = self._count([_known(result, learner) for result in results], iteration, "train")
-        self._recorded += met
+        own = self._ids[learner]
+        counted = self._count([_known(result, learner) for result in results], iteration, "train")
+        self._recorded += self._meet(counted, own)
         if slot == MAIN:
-            place = {self._ids[name]: k for k, name in enumerate(self._pool.names)}
-            wins = np.zeros(len(place))
-            for meeting in met:
-                if meeting.player == self._ids[MAIN] and meeting.opponent in place:
-                    wins[place[meeting.opponent]] += meeting.wins / (self._num_teams - 1)
+            beaten = wins_over(counted, self._teams, own)
+            wins = np.array([beaten.get(self._ids[name], 0.0) for name in self._pool.names])
             self._pool.quality = quality.after_wins(self._pool.quality, wins, lr=self._config.quality_lr)
 
     def record_evaluation(self, results: Sequence[MatchResults], *, iteration: int) -> None:
         """Count matches of frozen players, played for the payoff table alone."""
-        self._count(results, iteration, "evaluation")
+        self._meet(self._count(results, iteration, "evaluation"))
 
-    def _count(self, results: Sequence[MatchResults], iteration: int, kind: Kind) -> list[Meeting]:
+    def _count(self, results: Sequence[MatchResults], iteration: int, kind: Kind) -> Outcomes:
         counted: Outcomes = outcomes(results, self._ids, self._teams, winners=self._winners)
         self._uncommitted = True
         self._store.add_results(iteration, kind, counted)
-        met = meetings(counted, self._teams)
+        return counted
+
+    def _meet(self, counted: Outcomes, learner: int | None = None) -> list[Meeting]:
+        """Add who met whom to what the next commit makes durable."""
+        met = meetings(counted, self._teams, learner)
         self._met += met
         return met
 
@@ -344,7 +346,7 @@ class League:
     def calibrate(self, results: MatchResults, *, iteration: int = 0) -> None:
         """Fix the ratings of anchors from their matches against random, once for the run."""
         self._anchored.calibrate(results, iteration)
-        self._count([results], iteration, "rating")
+        self._meet(self._count([results], iteration, "rating"))
 
     def rate(self, name: str, results: MatchResults, iteration: int) -> Rating | None:
         """Rate a past self, or a learner, from matches against anchors, which do not move.
@@ -354,7 +356,7 @@ class League:
         and through it the start of the next version. Without winners nobody is rated: None.
         """
         met = self._anchored.duels(name, results)
-        self._count([results], iteration, "rating")
+        self._meet(self._count([results], iteration, "rating"))
         slot = next((s for s, learner in self._learner.items() if name in (learner, self._parent[s])), None)
         if slot == MAIN:
             self._anchored.note(met)

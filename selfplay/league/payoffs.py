@@ -67,8 +67,12 @@ class Cell(NamedTuple):
     decayed_losses: float
 
 
-def meetings(outcomes: Outcomes, teams: tuple[int, ...]) -> list[Meeting]:
-    """Who met whom; nobody meets itself. A team of several players counts for each of them."""
+def meetings(outcomes: Outcomes, teams: tuple[int, ...], learner: int | None = None) -> list[Meeting]:
+    """Who met whom; nobody meets itself.
+
+    A team of several players counts for each of them. Such a team of a learner and its past selves says
+    little of these: of its matches only what the learner met counts.
+    """
     found: dict[tuple[int, int, int], list[float]] = {}
     num_teams = max(teams) + 1
     for k, seats in enumerate(outcomes.lineup.tolist()):
@@ -78,12 +82,31 @@ def meetings(outcomes: Outcomes, teams: tuple[int, ...]) -> list[Meeting]:
         matches = int(outcomes.matches[k])
         for team, other in ((t, u) for t in range(num_teams) for u in range(num_teams) if t != u):
             numbers = [*outcomes.pairs[k, team, other].tolist(), matches, float(outcomes.returns[k, team])]
-            for key in ((p, q, team) for p in of_team[team] for q in of_team[other] if p != q):
+            mixed = learner is not None and any(len(players) > 1 for players in of_team)
+            met = [(p, q) for p in of_team[team] for q in of_team[other] if p != q]
+            for key in ((p, q, team) for p, q in met if not mixed or learner in (p, q)):
                 found[key] = [x + y for x, y in zip(found.get(key, [0] * 5), numbers)]
     return [
         Meeting._make([*key, *map(int, numbers[:4]), float(numbers[4])])
         for key, numbers in sorted(found.items())
     ]
+
+
+def wins_over(outcomes: Outcomes, teams: tuple[int, ...], player: int) -> dict[int, float]:
+    """How often a player's team left each other player behind: 1 for a whole match that it won.
+
+    That is shared among the other teams, and in each among the players that held it.
+    """
+    num_teams = max(teams) + 1
+    found: dict[int, float] = {}
+    for k, seats in enumerate(outcomes.lineup.tolist()):
+        of_team = [{p for team, p in zip(teams, seats) if team == t} for t in range(num_teams)]
+        for team, other in ((t, u) for t in range(num_teams) for u in range(num_teams) if t != u):
+            beaten = of_team[other] - {player}
+            if player in of_team[team] and beaten:
+                share = float(outcomes.pairs[k, team, other, 0]) / (num_teams - 1) / len(beaten)
+                found |= {each: found.get(each, 0.0) + share for each in beaten}
+    return found
 
 
 class PayoffTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,27 +34,30 @@ def gather(words: Sequence[str], *, members: int, greedy: bool) -> tuple[Entrant
     """The players that these words mean; a run directory brings so many `members`, the newest among them.
 
     DIR:PATTERN brings the past selves whose names match, as in a shell. A player that is named twice is
-    refused. A member with the weights of one that is in already is left out.
+    refused. One that was not named, with the weights of another that is in already, is left out.
     """
     if contestants.HUMAN in words:
         raise UserError(f"human cannot enter a tournament: a player is {FORMS}")
-    words = [name for word in words for name in _matching(word)]
+    matching = {word: _matching(word) for word in words}
     found: dict[str, Entrant] = {}
-    for word in words:
+    for word in (word for word in words if matching[word] is None):
         entrant = _entrant(word, greedy)
         if entrant.identity in found:
             raise UserError(
                 f"{found[entrant.identity].name} and {word} are the same player; a player enters once"
             )
         found[entrant.identity] = entrant
-    for word in words if members > 1 else ():
-        for name in _past_members(word, members - 1):
+    for word in words:
+        more = matching[word]
+        if more is None:
+            more = _past_members(word, members - 1) if members > 1 else []
+        for name in more:
             entrant = _entrant(name, greedy)
             found.setdefault(entrant.identity, entrant)
     if len(found) < 2:
         named = ", ".join(entrant.name for entrant in found.values()) or "nobody"
         raise UserError(f"a tournament needs at least two players, and was given {named}")
-    order = {word: k for k, word in enumerate(words)}
+    order = {name: k for k, word in enumerate(words) for name in matching[word] or [word]}
     return tuple(sorted(found.values(), key=lambda entrant: _place(entrant.name, order)))
 
 
@@ -86,11 +89,11 @@ def identity(contestant: Contestant, *, greedy: bool) -> str:
     return digest.hexdigest()
 
 
-def _matching(word: str) -> list[str]:
-    """The past selves that DIR:PATTERN means, in the order in which they joined; any other word is itself."""
+def _matching(word: str) -> list[str] | None:
+    """The past selves that DIR:PATTERN means, in the order in which they joined; None: it is no pattern."""
     folder, colon, pattern = word.rpartition(":")
     if not (colon and set(pattern) & set("*?[") and (Path(folder) / CONFIG).is_file()):
-        return [word]
+        return None
     with Store(RunDirectory.open(folder).league, readonly=True) as store:
         past = [player.name for player in store.players() if player.kind == "snapshot"]
     chosen = [name for name in past if fnmatch.fnmatchcase(name, pattern)]
@@ -100,13 +103,13 @@ def _matching(word: str) -> list[str]:
     return [f"{folder}:{name}" for name in chosen]
 
 
-def _past_members(word: str, number: int) -> Iterator[str]:
+def _past_members(word: str, number: int) -> list[str]:
     """Past selves of a run directory, evenly spaced over the iterations in which they joined."""
     if not (Path(word) / CONFIG).is_file():
-        return
+        return []
     with Store(RunDirectory.open(word).league, readonly=True) as store:
         past = [p for p in store.players() if p.kind == "snapshot" and p.name.startswith(f"{MAIN}-")]
-    yield from (f"{word}:{player.name}" for player in evenly_spaced(past, number))
+    return [f"{word}:{player.name}" for player in evenly_spaced(past, number)]
 
 
 def evenly_spaced(past: Sequence[Player], number: int) -> list[Player]:

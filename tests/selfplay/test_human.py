@@ -14,8 +14,10 @@ from envs.connect_four import ConnectFour
 from envs.kuhn_poker import KuhnPoker
 from envs.registry import make
 from envs.seat_views import render_seat
-from selfplay import play
+from selfplay import human, play
+from selfplay.evaluate import summary
 from selfplay.human import HumanPlayer, session
+from selfplay.matches import MatchResults
 from selfplay.observation_text import observation_text
 from selfplay.parts import split
 from selfplay.players import BotPlayer, Decision
@@ -259,6 +261,21 @@ def test_a_game_that_does_not_say_what_a_seat_may_know_shows_its_observation(typ
     out = capsys.readouterr().out
     assert "holds" not in out
     assert out.count("you see: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("returns", "told"),
+    [
+        ([2, 0, 0, 0], "Winner: you with bot."),
+        ([0, 0, 3, 1], "Winner: bot."),
+        ([1, 1, 2, 0], "A draw between bot and you with bot."),
+    ],
+)
+def test_mates_win_together(returns, told):
+    lineup, one = np.array([[0, 1, 1, 1]], np.int32), np.ones(1, np.int32)
+    result = MatchResults(("0", "1"), lineup, np.array([returns], np.float32), one, one.astype(np.uint64))
+    assert human._outcome(result, (0, 0, 1, 1), ["you", "bot"]) == told
+    assert summary(result, (0, 0, 1, 1), seed=0).elo_diff is None
 
 
 def test_planted_leak_is_seen(monkeypatch):

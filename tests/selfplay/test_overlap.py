@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
+from selfplay import checkpoint, overlap, train, training
 from selfplay import config as configuration
-from selfplay import overlap, train, training
 from selfplay.config import Config
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
@@ -114,15 +114,12 @@ def test_exploiters_play_ahead_and_rest_where_they_are_frozen(run_dir, plays_ahe
     assert {"main_exploiter_0-000005", "main_exploiter_0.2-000010"} <= set(names)
 
 
-def test_an_exploiter_that_wins_while_it_plays_ahead_is_frozen_one_iteration_later(
+def test_an_exploiter_that_is_done_while_it_plays_ahead_is_frozen_one_iteration_later(
     run_dir, monkeypatch, plays_ahead
 ):
-    won = []
-
     def done(self, slot, iteration):
-        """As if the results of iteration 3 had shown it: before they are recorded nobody knows."""
-        won.append(iteration >= 3 and self._counted >= 3)
-        return won[-1]
+        """As when the only past self that it cannot beat is retired in iteration 3: nobody knows before."""
+        return iteration >= 3 and self._counted >= 3
 
     monkeypatch.setattr(League, "is_done", done)
     trained(run_dir, league=ROLES | {"league_exploiters": 0}, stop={"iterations": 5})
@@ -139,6 +136,26 @@ def test_roles_in_two_parts_are_the_run_at_once(tmp_path):
     trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
     assert test_roles.rows(tmp_path / "whole") == test_roles.rows(tmp_path / "parts")
     assert test_roles.tables(tmp_path / "whole") == test_roles.tables(tmp_path / "parts")
+
+
+def test_a_signal_finds_only_an_exploiter_ahead(run_dir, monkeypatch, plays_ahead):
+    """In iteration 3 the main learner rests for its snapshot; the signal comes while the last one learns."""
+    learn, calls = LocalEngine.learn, []
+
+    def interrupted(self):
+        calls.append(learn(self))
+        if len(calls) == 9:
+            signal.raise_signal(signal.SIGTERM)
+        return calls[-1]
+
+    monkeypatch.setattr(LocalEngine, "learn", interrupted)
+    assert train.run(config_of(league=ROLES), run_dir, resume=False) == 143
+    assert {slot: each[2:] for slot, each in plays_ahead.items()} == {
+        "main": "00",
+        "main_exploiter_0": "10",
+        "league_exploiter_0": "10",
+    }
+    assert checkpoint.newest(run_dir / "checkpoints").name == "iteration-00000004"
 
 
 def test_a_signal_lets_what_is_begun_be_learned_from(run_dir, monkeypatch):

@@ -263,24 +263,30 @@ def test_three_teams_and_one(highest_number, capsys):
 
 
 def test_a_player_may_hold_one_role_or_seat_of_its_team(monkeypatch, highest_number, capsys):
-    """Two teams: red a and b, blue a and b. A plays 2 and everyone else 0: A's team always has the most."""
-    monkeypatch.setattr(HighestNumber, "seat_names", ("a_0", "b_0", "a_1", "b_1"), raising=False)
+    """Two teams, of two backs and a keeper and of a keeper: a team's return is the mean of its seats'."""
 
     class InTeams(HighestNumber):
+        seat_names = ("back_0", "back_1", "keeper_0", "keeper_1")
+
         def __init__(self, num_games):
             super().__init__(num_games, num_teams=4)
-            self.teams = (0, 0, 1, 1)
+            self.teams = (0, 0, 0, 1)
 
     sys.modules["highest_number"].make = InTeams
-    argv = ["bot:plays_2", "bot:plays_0", "--env", highest_number, "--games", 8]
-    for held in ("role", "seat"):
-        result = played(capsys, *argv, "--lineup", held)
-        assert (result["wins"], result["mean_return"], result["elo_diff"]) == (8, 4.0, None)
-    # Of four seats in turn: a mate who plays 2 as well beats 0 and 1, and so does one who faces a 1.
-    result = played(capsys, "bot:plays_0", "bot:plays_2", "bot:plays_1", *argv[2:], "--lineup", "seat")
-    assert (result["games"], result["mean_return"]) == (8, 0.0)
-    # (0, 2 | 1, 1), (2, 1 | 1, 0), (1, 1 | 0, 2), (1, 0 | 2, 1): A, on the side of 0, has 2 to 2, 1 to 3, ...
-    assert (result["wins"], result["draws"], result["losses"]) == (0, 4, 4)
+    rest = ["--env", highest_number, "--games", 12, "--lineup"]
+    for held, turns in (("role", 3), ("seat", 4)):
+        result = played(capsys, "bot:plays_2", "bot:plays_0", *rest, held)
+        assert (result["wins"], result["mean_return"], result["elo_diff"]) == (12, 4.0, None)
+        # A plays 0 and the others 1: both backs (0, 0, 1 | 1) or one of three (0, 1, 1 | 1) lose as the lone
+        # keeper does (1, 1, 1 | 0).
+        result = played(capsys, "bot:plays_0", "bot:plays_1", *rest, held)
+        assert (result["losses"], result["mean_return"]) == (12, 0.0)
+        # B holds the unit after A's, and plays 2, C 1. By roles: (0, 0, 2 | 1) 2/3 to 1 loses, (1, 1, 0 | 2)
+        # loses, (2, 2, 1 | 0) loses. By seats: (0, 2, 1 | 1) even, (1, 0, 2 | 1) even, and two losses.
+        result = played(capsys, "bot:plays_0", "bot:plays_2", "bot:plays_1", *rest, held)
+        assert (result["draws"], result["losses"]) == {3: (0, 12), 4: (6, 6)}[turns]
+        assert play.main(["random", "random", "--env", highest_number, "--games", "7", "--lineup", held]) == 2
+        assert f"a multiple of {turns}, such as" in capsys.readouterr().err
 
 
 def test_mates_of_one_team_hold_a_role_each(capsys):
@@ -292,8 +298,8 @@ def test_mates_of_one_team_hold_a_role_each(capsys):
     assert shown.startswith("signalling: random and random\n")
     assert "wins" not in shown
     for wrong, told in [
-        (["random", "--lineup", "role"], "signalling has 2 of these, played by 2 to 2; 1 given"),
-        (["random", "random", "random", "--lineup", "seat"], "played by 2 to 2; 3 given"),
+        (["random", "--lineup", "role"], "signalling has 2, team by team, played by 2 to 2 players; 1 given"),
+        (["random", "random", "random", "--lineup", "seat"], "played by 2 to 2 players; 3 given"),
         (["random", "random", "--lineup", "role", "--games", "3"], "a multiple of 2, such as 2 or 4"),
     ]:
         assert play.main([*wrong, "--env", "signalling"]) == 2

@@ -111,13 +111,23 @@ def test_an_exploiter_plays_as_it_is_in_the_newest_checkpoint(tmp_path):
         assert found.weights
         for key, array in found.weights.items():
             np.testing.assert_array_equal(array, learner[f"policy:{key}"])
+    with pytest.raises(UserError, match=r"gave way to main_exploiter_0\.2 .*; play .*:main_exploiter_0-"):
+        contestants.find(f"{path}:main_exploiter_0")
     with pytest.raises(UserError, match=r"gave way to main_exploiter_0\.3 .*; play .*:main_exploiter_0\.2-"):
         contestants.find(f"{path}:main_exploiter_0.2")
     for folder in (path / "checkpoints").iterdir():
         if not folder.name.endswith("05"):
             shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"main_exploiter_0\.3 is in no checkpoint yet$"):
+    with pytest.raises(UserError, match=r"main_exploiter_0\.3 is not in the run's newest checkpoint$"):
         contestants.find(f"{path}:main_exploiter_0.3")
+
+
+def test_an_exploiter_that_the_run_went_on_without(tmp_path):
+    alone = config(10, main_exploiters=0, league_exploiters=0)
+    path = trained(tmp_path / "run", 5, league_exploiters=0, exploiter_iterations=20)
+    assert train.run(alone, path, resume=True) == 0
+    with pytest.raises(UserError, match=r"main_exploiter_0 is not in the run's newest checkpoint$"):
+        contestants.find(f"{path}:main_exploiter_0")
 
 
 def test_an_exploiter_is_frozen_before_it_begins_anew(tmp_path, monkeypatch):
@@ -206,6 +216,18 @@ def test_a_learner_plays_one_role_beside_its_past_selves(tmp_path):
         played = {tuple(sorted(set(match.lineup))) for k in range(1, 5) for match in store.matches(k)}
     assert {("main",), ("main", "main-000000")} <= played
     assert all(len(who) == 1 or "main" in who for who in played)
+
+
+def test_a_lineup_that_leaves_nothing_to_others_is_refused(tmp_path):
+    table = config(1, main_exploiters=0, league_exploiters=0).model_dump()
+    table["env"] = {"id": "cartpole", "kwargs": {}, "train_kwargs": {}}
+    table["league"] |= {"lineup": "seat", "self_play": 0.5}
+    with pytest.raises(UserError, match=r'league\.lineup="seat": cartpole has only one, .* could play$'):
+        train.run(Config.model_validate(table), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+    table["league"] |= {"lineup": "role", "self_play": 1.0}
+    with pytest.raises(ValueError, match=r'league\.lineup="role", but league\.self_play=1'):
+        Config.model_validate(table)
 
 
 def test_a_run_directory_tells_of_a_bad_mix(tmp_path):

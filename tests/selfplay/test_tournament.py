@@ -581,6 +581,9 @@ def test_members_of_a_run_enter(tmp_path, held):
     assert alone.identity == given[0].identity  # a run is enough where members make it two
     some = gather([f"{path}:main-*[12]", "random"], members=1, greedy=False)
     assert [each.name for each in some] == [f"{path}:main-000001", f"{path}:main-000002", "random"]
+    # What a pattern finds and is in already, or twice, is left out: main-000004 has the run's own weights.
+    all_of_it = gather([str(path), f"{path}:main-*", f"{path}:*4"], members=1, greedy=False)
+    assert [each.name for each in all_of_it] == [str(path), f"{path}:main-000001", f"{path}:main-000002"]
     with pytest.raises(UserError, match=r"mian\* matches no past self; there are main-\*"):
         gather([f"{path}:mian*", "random"], members=1, greedy=False)
 

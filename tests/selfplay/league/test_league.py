@@ -111,15 +111,18 @@ def test_a_learner_may_hold_one_role_of_its_team(tmp_path, teams, units):
     assert np.ptp(held) == 0
 
 
-def test_a_team_of_several_players_counts_for_each_of_them(tmp_path):
-    """MAIN and a past self beat another past self: both are ahead of it, and neither of the other."""
+def test_a_learner_with_mates_tells_of_itself_alone(tmp_path):
+    """MAIN and a past self beat two, then are beaten by them; who of the three others is better it hides."""
     league = League.open(tmp_path, settings_of(), (0, 0, 1, 1), 0, units=(0, 1, 2, 3))
-    names = [snapshot(league, k) for k in range(2)]
-    league.record([results([MAIN, *names], [[0, 1, 2, 2]], [[1, 1, -1, -1]])], iteration=1)
+    names = [snapshot(league, k) for k in range(3)]
+    won = np.array([[1, 1, -1, -1]] * 3 + [[-1, -1, 1, 1]])
+    league.record([results([MAIN, *names], [[0, 1, 2, 3]] * 4, won)], iteration=1)
     league.commit(1)
-    assert league.payoffs().counts[..., 0].sum(axis=-1).tolist() == _wins(
-        league, {(MAIN, names[1]): 1, (names[0], names[1]): 1}
-    )
+    wins = {(MAIN, names[1]): 3, (MAIN, names[2]): 3, (names[1], MAIN): 1, (names[2], MAIN): 1}
+    assert league.payoffs().counts[..., 0].sum(axis=-1).tolist() == _wins(league, wins)
+    # Of each match won, two were beaten, by half a win each: lr 1/100, N 3, p 1/3.
+    quality = [player.quality for player in league.players() if player.kind == "snapshot"]
+    assert quality == pytest.approx([0, -0.015, -0.015])
 
 
 def _wins(league, wanted):
