@@ -19,8 +19,8 @@ from tests.selfplay.test_roles import config as small
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def with_workers(config, number, **league):
-    rollout = config.rollout.model_copy(update={"num_workers": number})
+def with_workers(config, number, staleness=0, **league):
+    rollout = config.rollout.model_copy(update={"num_workers": number, "staleness": staleness})
     league = config.league.model_copy(update=league)
     return config.model_copy(update={"rollout": rollout, "league": league})
 
@@ -35,11 +35,13 @@ def in_room(monkeypatch, part, together):
     monkeypatch.setattr(engine_cluster, "find_room", lambda config, number: room)
 
 
-def test_turns_on_ray_give_the_numbers_of_one_process(tmp_path, cluster, monkeypatch):
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_turns_on_ray_give_the_numbers_of_one_process(tmp_path, cluster, monkeypatch, staleness):
     in_room(monkeypatch, 0.33, together=False)
     config = small(6, evaluators=0)
-    assert train.run(config, tmp_path / "here", resume=False) == 0
-    assert train.run(with_workers(config, 1, evaluators=0), tmp_path / "ray", resume=False) == 0
+    here, there = (with_workers(config, number, staleness, evaluators=0) for number in (0, 1))
+    assert train.run(here, tmp_path / "here", resume=False) == 0
+    assert train.run(there, tmp_path / "ray", resume=False) == 0
     assert rows(tmp_path / "ray") == rows(tmp_path / "here")
 
 
@@ -67,6 +69,32 @@ def test_side_by_side_all_learn_and_an_evaluator_that_dies_is_made_anew(tmp_path
     assert any("evaluator 0 was lost" in message for message in training.view.messages)
     assert roles == {"main", "main_exploiter", "league_exploiter"}
     assert "evaluation" in kinds
+
+
+def test_an_exploiters_rollout_that_is_lost_while_it_plays_ahead_is_made_anew(tmp_path, cluster, monkeypatch):
+    """It asks again for the main learner's version that it meets, which nobody else has at the table yet."""
+    in_room(monkeypatch, 0.25, together=True)
+    training = begun(tmp_path / "run", with_workers(small(5), 1, staleness=1, evaluators=0))
+    killed, record = [], Training._record
+
+    def kill(self):
+        exploiter = self._members[1]
+        if self.iteration == 2:
+            assert exploiter.ahead
+            actor = exploiter.engine._actors["rollout worker 0"]
+            os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+            killed.extend(exploiter.faces)
+        record(self)
+
+    monkeypatch.setattr(Training, "_record", kill)
+    try:
+        training.loop()
+    finally:
+        training.close()
+        training.run.close()
+    assert "main@000001" in killed
+    assert any("rollout worker 0 was lost" in message for message in training.view.messages)
+    assert [row["iteration"] for row in training.run.metrics()] == [1, 2, 3, 4, 5]
 
 
 def test_more_evaluators_than_cpus_is_one_line(tmp_path, cluster):
