@@ -275,6 +275,7 @@ def test_fragment_lost_while_the_next_batch_is_played(engine: RayEngine) -> None
     assert engine.learn().version == before.version + 2
 
 
+@pytest.mark.slow
 def test_all_killed_at_once_and_in_a_checkpoint(engine: RayEngine) -> None:
     version = step(engine).version
     everyone = (LEARNER, "rollout worker 0", "rollout worker 1")
@@ -339,7 +340,7 @@ def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> Non
         begin(4)
 
 
-@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("staleness", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_training_goes_on_after_faults(cluster: None, run_dir: Path, staleness: int) -> None:
     """Worker and learner killed in turn: the metrics have every iteration, and nothing goes back."""
     changes = {"rollout.staleness": staleness, "league.snapshot_iterations": 6}

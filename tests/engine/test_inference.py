@@ -29,6 +29,7 @@ def learned(inference: str) -> tuple[Mapping[str, np.ndarray], int, int]:
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_server_decides_as_the_workers_would(cluster: None) -> None:
     own, decisions, servers = learned("worker")
     served, as_many, one = learned("node")
