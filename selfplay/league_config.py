@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from selfplay.config_problems import nearest, shown
-from selfplay.parts import Held
 from selfplay.sections import Count, NonNegativeCount, Positive, Section, Unit
 
 PLAIN = ("quality", "latest", "uniform", "pfsp_hard", "pfsp_variance", "nash")
 """Matchmakers that a mix may hold."""
+
+Held = Literal["team", "role", "seat"]
+"""What one player holds in a match: a whole team, the seats of one role in it, or one seat."""
 
 
 class LeagueConfig(Section):

@@ -14,11 +14,9 @@ from typing import Literal
 import numpy as np
 
 from envs.vector import VectorEnv
+from selfplay.league_config import Held
 
 Per = Literal["group", "role", "team", "seat"]
-
-Held = Literal["team", "role", "seat"]
-"""What one player holds in a match: a whole team, the seats of one role in it, or one seat."""
 
 
 @dataclass(frozen=True, slots=True)

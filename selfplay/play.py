@@ -21,9 +21,10 @@ from selfplay.contestants import FORMS, Contestant
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, Evaluation, compare, evaluate, rotations
 from selfplay.human import HumanPlayer, session
+from selfplay.league_config import Held
 from selfplay.options import Parser, take_kwargs, whole
 from selfplay.part_play import Seated
-from selfplay.parts import Held, Part, units
+from selfplay.parts import Part, units
 from selfplay.recording import FirstMatch, Recording
 from selfplay.rollout import Matches
 from selfplay.search import seating
