@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from selfplay.errors import CheckpointError
+from selfplay.matches import MAIN
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -84,6 +85,11 @@ def newest(directory: Path) -> Path | None:
     """The checkpoint of the highest iteration, not yet verified."""
     found = _all(directory)
     return found[-1] if found else None
+
+
+def prefix(slot: str) -> str:
+    """Of a slot's files in a checkpoint; the main learner's have none."""
+    return "" if slot == MAIN else f"{slot}-"
 
 
 def iteration_of(path: Path) -> int:

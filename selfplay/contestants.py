@@ -15,6 +15,7 @@ from selfplay import checkpoint, worker
 from selfplay import config as configuration
 from selfplay.config import Config
 from selfplay.errors import CheckpointError, UserError
+from selfplay.league import roles
 from selfplay.league.store import Player, Store
 from selfplay.matches import MAIN
 from selfplay.part_play import Seated
@@ -126,13 +127,13 @@ def _exploiter(text: str, run: RunDirectory, name: str, players: Mapping[str, Pl
     slot = name.partition(".")[0]
     frozen = [each for each in players if each.startswith(f"{name}-")]
     instead = f"; play {run.path}:{frozen[-1]} instead" if frozen else ""
-    lives = [each for each, p in players.items() if p.kind == "learning" and each.partition(".")[0] == slot]
+    lives = roles.lives(slot, (each for each, player in players.items() if player.kind == "learning"))
     if name != lives[-1]:
         successor = lives[lives.index(name) + 1]
         raise UserError(f"{text} gave way to {successor} and is kept as its past selves alone{instead}")
     path = checkpoint.newest(run.checkpoints)
     arrays = checkpoint.load(path)[0] if path else {}
-    learner = arrays.get(f"{slot}-learner")
+    learner = arrays.get(f"{checkpoint.prefix(slot)}learner")
     if path is None or learner is None or checkpoint.iteration_of(path) < players[name].iteration:
         raise UserError(f"{text} is not in the run's newest checkpoint{instead}")
     return Contestant(text, f"{text} ({path.name})", config=run.config, weights=_policy(learner))

@@ -127,25 +127,25 @@ def _played(options: Any, overrides: dict[str, Any]) -> tuple[str, Evaluation, b
     env = worker.make_game(Config(env=games[0]), 1)
     held = units(env, options.lineup)
     num_units = max(held) + 1
-    if options.lineup == "team":
+    whole = options.lineup == "team"
+    if whole:
         _check_number(sides, num_units, game)
+    elif num_units == 1:
+        raise UserError(f"--lineup {options.lineup}: {game} has only one, so that nobody else could play")
     elif not 2 <= len(sides) <= num_units:
         raise UserError(
             f"--lineup {options.lineup}: {game} has {num_units}, team by team, played by 2 to {num_units} "
             f"players; {len(sides)} given"
-            if num_units > 1
-            else f"--lineup {options.lineup}: {game} has only one, so that nobody else could play"
         )
     if options.search:
         seating.check_side(sides[0], options.search)
     if people:
         result = _with_people(sides, games, options.games, options, held)
     else:
-        turns = len(sides) if options.lineup == "team" else num_units
+        turns = len(sides) if whole else num_units
         result = _without_people(sides, games, _games(options.games, turns), options, held)
-    between = " against " if options.lineup == "team" else " and "
-    alone = max(env.teams) == 0 and (options.lineup != "team" or len(sides) == 1)
-    return f"{game}: {between.join(side.label for side in sides)}", result, not alone
+    title = f"{game}: {(' against ' if whole else ' and ').join(side.label for side in sides)}"
+    return title, result, max(env.teams) > 0 or (whole and len(sides) > 1)
 
 
 def _check_number(sides: Sequence[Contestant], num_teams: int, game: str) -> None:

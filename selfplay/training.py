@@ -224,7 +224,7 @@ class Training:
         same = True
         for member in self._members:
             slot, meta = member.slot.name, metas[member.slot.name]
-            prefix = _prefix(slot)
+            prefix = checkpoint.prefix(slot)
             own = {stem.removeprefix(prefix): x for stem, x in arrays.items() if _is_of(stem, prefix)}
             same &= member.engine.set_state(own, meta)
             learner = meta["learner"]
@@ -237,7 +237,7 @@ class Training:
         metas: dict[str, Any] = {"live": sorted(self._live)}
         for member in self._members:
             own, metas[member.slot.name] = member.engine.state()
-            arrays |= {f"{_prefix(member.slot.name)}{stem}": x for stem, x in own.items()}
+            arrays |= {f"{checkpoint.prefix(member.slot.name)}{stem}": x for stem, x in own.items()}
         for name, weights in self._live.items():
             arrays[_live_stem(name)] = dict(weights)
         return arrays, metas
@@ -385,11 +385,6 @@ def _units(config: Config, env: VectorEnv) -> tuple[int, ...]:
             f'league.lineup="{held}": {config.env.id} has only one, so that nobody else could play{seats}'
         )
     return found
-
-
-def _prefix(slot: str) -> str:
-    """Of a slot's files in a checkpoint; the main learner's have none."""
-    return "" if slot == MAIN else f"{slot}-"
 
 
 def _live_stem(name: str) -> str:

@@ -21,7 +21,7 @@ from selfplay.league.draw import Draw
 from selfplay.league.errors import LeagueError
 from selfplay.league.opponents import Choice
 from selfplay.league.outcomes import Outcomes, outcomes
-from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings, wins_over
+from selfplay.league.payoffs import Meeting, Payoffs, PayoffTable, meetings, together, wins_over
 from selfplay.league.pool import Pool, leaver
 from selfplay.league.ratings import RANDOM, Rating
 from selfplay.league.roles import Role, Slot
@@ -111,9 +111,10 @@ class League:
         self._uncommitted = False
 
     def _newest_life(self, slot: str) -> str:
-        return [n for n, p in self._players.items() if p.kind == "learning" and n.partition(".")[0] == slot][
-            -1
-        ]
+        return roles.lives(slot, self._learning())[-1]
+
+    def _learning(self) -> list[str]:
+        return [name for name, player in self._players.items() if player.kind == "learning"]
 
     def _newest_of(self, learner: str) -> str | None:
         """The newest snapshot of a learner."""
@@ -225,10 +226,7 @@ class League:
 
     def begin_anew(self, slot: str, iteration: int) -> str:
         """A fresh learner takes an exploiter's slot; the one before stays as it is. Gives its name."""
-        life = 2 + sum(
-            name.startswith(f"{slot}.") for name, p in self._players.items() if p.kind == "learning"
-        )
-        name = f"{slot}.{life}"
+        name = f"{slot}.{1 + len(roles.lives(slot, self._learning()))}"
         self._add(_beginner(name, self._slots[slot].role, iteration))
         self._learner[slot], self._parent[slot], self._frozen_at[slot] = name, None, iteration
         return name
@@ -400,7 +398,7 @@ class League:
     def commit(self, iteration: int) -> None:
         """Make the iteration durable, in one transaction."""
         self._store.set_quality(self._pool.moved())
-        met = _together(self._met)
+        met = together(self._met)
         self._met = []
         self._store.add_meetings(iteration, met)
         self._table.add(met)
@@ -476,15 +474,3 @@ def _known(results: MatchResults, learner: str) -> MatchResults:
         return results
     number = np.array([distinct.index(name) for name in players], np.int32)
     return replace(results, players=distinct, lineup=number[results.lineup])
-
-
-def _together(met: Sequence[Meeting]) -> list[Meeting]:
-    """The meetings of the same two and team as one, in the order of their numbers."""
-    found: dict[tuple[int, int, int], Meeting] = {}
-    for each in met:
-        key = each[:3]
-        before = found.get(key)
-        if before is not None:
-            each = Meeting._make([*key, *(x + y for x, y in zip(before[3:], each[3:]))])
-        found[key] = each
-    return [found[key] for key in sorted(found)]

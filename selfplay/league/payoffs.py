@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,29 @@ class Cell(NamedTuple):
     decayed_losses: float
 
 
+class _Facing(NamedTuple):
+    """A team that faced another in the matches of a lineup, number k."""
+
+    k: int
+    team: int
+    other: int
+    own: frozenset[int]  # players that held the team
+    theirs: frozenset[int]  # and the other
+    mixed: bool  # whether a team of these matches was held by several
+
+
+def _facing(outcomes: Outcomes, teams: tuple[int, ...]) -> Iterator[_Facing]:
+    """Every ordered pair of teams of every lineup; not of those that one player holds alone."""
+    num_teams = max(teams) + 1
+    for k, seats in enumerate(outcomes.lineup.tolist()):
+        held = [frozenset(p for team, p in zip(teams, seats) if team == t) for t in range(num_teams)]
+        if len(frozenset().union(*held)) == 1:
+            continue
+        mixed = any(len(players) > 1 for players in held)
+        for team, other in permutations(range(num_teams), 2):
+            yield _Facing(k, team, other, held[team], held[other], mixed)
+
+
 def meetings(outcomes: Outcomes, teams: tuple[int, ...], learner: int | None = None) -> list[Meeting]:
     """Who met whom; nobody meets itself.
 
@@ -74,22 +98,31 @@ def meetings(outcomes: Outcomes, teams: tuple[int, ...], learner: int | None = N
     little of these: of its matches only what the learner met counts.
     """
     found: dict[tuple[int, int, int], list[float]] = {}
-    num_teams = max(teams) + 1
-    for k, seats in enumerate(outcomes.lineup.tolist()):
-        of_team = [{player for team, player in zip(teams, seats) if team == t} for t in range(num_teams)]
-        if len(set().union(*of_team)) == 1:
-            continue
-        matches = int(outcomes.matches[k])
-        for team, other in ((t, u) for t in range(num_teams) for u in range(num_teams) if t != u):
-            numbers = [*outcomes.pairs[k, team, other].tolist(), matches, float(outcomes.returns[k, team])]
-            mixed = learner is not None and any(len(players) > 1 for players in of_team)
-            met = [(p, q) for p in of_team[team] for q in of_team[other] if p != q]
-            for key in ((p, q, team) for p, q in met if not mixed or learner in (p, q)):
-                found[key] = [x + y for x, y in zip(found.get(key, [0] * 5), numbers)]
+    for each in _facing(outcomes, teams):
+        pairs = outcomes.pairs[each.k, each.team, each.other].tolist()
+        numbers = [*pairs, int(outcomes.matches[each.k]), float(outcomes.returns[each.k, each.team])]
+        met = [(p, q) for p in each.own for q in each.theirs if p != q]
+        if each.mixed and learner is not None:
+            met = [pair for pair in met if learner in pair]
+        for p, q in met:
+            key = p, q, each.team
+            found[key] = [x + y for x, y in zip(found.get(key, [0] * 5), numbers)]
     return [
         Meeting._make([*key, *map(int, numbers[:4]), float(numbers[4])])
         for key, numbers in sorted(found.items())
     ]
+
+
+def together(met: Iterable[Meeting]) -> list[Meeting]:
+    """The meetings of the same two and team as one, in the order of their numbers."""
+    found: dict[tuple[int, int, int], Meeting] = {}
+    for each in met:
+        key = each[:3]
+        before = found.get(key)
+        if before is not None:
+            each = Meeting._make([*key, *(x + y for x, y in zip(before[3:], each[3:]))])
+        found[key] = each
+    return [found[key] for key in sorted(found)]
 
 
 def wins_over(outcomes: Outcomes, teams: tuple[int, ...], player: int) -> dict[int, float]:
@@ -97,15 +130,12 @@ def wins_over(outcomes: Outcomes, teams: tuple[int, ...], player: int) -> dict[i
 
     That is shared among the other teams, and in each among the players that held it.
     """
-    num_teams = max(teams) + 1
     found: dict[int, float] = {}
-    for k, seats in enumerate(outcomes.lineup.tolist()):
-        of_team = [{p for team, p in zip(teams, seats) if team == t} for t in range(num_teams)]
-        for team, other in ((t, u) for t in range(num_teams) for u in range(num_teams) if t != u):
-            beaten = of_team[other] - {player}
-            if player in of_team[team] and beaten:
-                share = float(outcomes.pairs[k, team, other, 0]) / (num_teams - 1) / len(beaten)
-                found |= {each: found.get(each, 0.0) + share for each in beaten}
+    for each in _facing(outcomes, teams):
+        beaten = each.theirs - {player}
+        if player in each.own and beaten:
+            share = float(outcomes.pairs[each.k, each.team, each.other, 0]) / max(teams) / len(beaten)
+            found |= {other: found.get(other, 0.0) + share for other in beaten}
     return found
 
 

@@ -5,6 +5,7 @@ Source: AlphaStar (Vinyals et al. 2019, Nature 575), its supplementary pseudocod
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,11 @@ def slots(config: LeagueConfig) -> tuple[Slot, ...]:
         *(Slot(f"main_exploiter_{k}", "main_exploiter") for k in range(config.main_exploiters)),
         *(Slot(f"league_exploiter_{k}", "league_exploiter") for k in range(config.league_exploiters)),
     )
+
+
+def lives(slot: str, learners: Iterable[str]) -> list[str]:
+    """Those of these learners that held a slot one after the other: SLOT, SLOT.2, SLOT.3, ..."""
+    return [name for name in learners if name.partition(".")[0] == slot]
 
 
 def is_done(config: LeagueConfig, iterations: int, scores: np.ndarray) -> bool:
