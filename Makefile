@@ -38,6 +38,7 @@ clean: ## remove .venv, caches and builds; never runs/
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is older than what it depends on when the dependencies change; pip then brings .venv up to date.
+# What is imported is compiled then: pip would compile all of Ray and torch.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 \
 		|| { echo "make: $(PYTHON) was not found; install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
@@ -46,5 +47,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e ".[dev]"
 	@touch $@

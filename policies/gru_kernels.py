@@ -8,18 +8,7 @@ from __future__ import annotations
 import numba
 
 from policies.activations import F32, JIT, sigmoid, tanh
-
-
-@numba.njit(**JIT)
-def reset(is_first, hidden, hidden_in):  # type: ignore[no-untyped-def]
-    """The state that enters a step: a copy of hidden [N, H], zero where an episode opens."""
-    lanes, width = hidden.shape
-    for n in range(lanes):
-        if is_first[n]:
-            hidden_in[n, :] = F32(0.0)
-        else:
-            for j in range(width):
-                hidden_in[n, j] = hidden[n, j]
+from policies.lstm_kernels import reset as reset
 
 
 @numba.njit(**JIT)

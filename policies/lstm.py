@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,32 +36,26 @@ def reference_unroll(
     return torch.stack(outputs), torch.stack((hidden, cell))
 
 
-class _Unrolled(NamedTuple):
-    """What an unroll leaves; every array [T, N, H]."""
+def _forward(
+    gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor, hidden_in: Tensor | None
+) -> Tensor:
+    """`reference_unroll` on a CPU by fused cells -> [2, T, N, H] hidden and cell after each step.
 
-    hidden_in: Tensor  # entering each step, after resets
-    cell_in: Tensor
-    states: Tensor  # [2, T, N, H] hidden and cell after each step
-
-
-def _forward(gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> _Unrolled:
-    """`reference_unroll` on a CPU by fused cells; the gates' activations take the place of `gates`."""
+    The gates' activations take the place of `gates`. hidden_in [T, N, H], if wanted, is written: the hidden
+    state that enters each step, after resets.
+    """
     from policies import lstm_kernels as kernels
 
-    length, lanes, width = *gates.shape[:2], state.shape[2]
-    unrolled = _Unrolled(
-        state.new_empty(length, lanes, width),
-        state.new_empty(length, lanes, width),
-        state.new_empty(2, length, lanes, width),
-    )
-    g, first, b = gates.numpy(), is_first.numpy(), bias.detach().numpy()
-    h_in, c_in, (h, c) = (x.numpy() for x in unrolled)
-    last_h, last_c = state.numpy()
-    for t in range(length):
-        kernels.reset(first[t], last_h, last_c, h_in[t], c_in[t])
-        kernels.forward(g[t], matmul_t(unrolled.hidden_in[t], weight).numpy(), b, c_in[t], h[t], c[t])
-        last_h, last_c = h[t], c[t]
-    return unrolled
+    states = state.new_empty(2, *gates.shape[:2], state.shape[2])
+    g, first, b, (h, c) = gates.numpy(), is_first.numpy(), bias.detach().numpy(), states.numpy()
+    hidden, last_cell = state[0], state[1].numpy()
+    for t in range(len(gates)):
+        if hidden_in is not None:
+            kernels.reset(first[t], hidden.numpy(), hidden_in[t].numpy())
+            hidden = hidden_in[t]
+        kernels.forward(g[t], matmul_t(hidden, weight).numpy(), b, first[t], last_cell, h[t], c[t])
+        hidden, last_cell = states[0, t], c[t]
+    return states
 
 
 def _unroll(
@@ -70,7 +64,7 @@ def _unroll(
     """`reference_unroll` on a CPU, which uses input_gates up."""
     if torch.is_grad_enabled():
         return _Unroll.apply(input_gates, is_first, state, weight, bias)
-    states = _forward(input_gates, is_first, state, weight, bias).states
+    states = _forward(input_gates, is_first, state, weight, bias, None)
     return states[0], states[:, -1]
 
 
@@ -81,8 +75,9 @@ class _Unroll(torch.autograd.Function):
     def forward(
         ctx: Any, input_gates: Tensor, is_first: Tensor, state: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        hidden_in, cell_in, states = _forward(input_gates, is_first, state, weight, bias)
-        ctx.save_for_backward(input_gates, hidden_in, cell_in, states[1], is_first, weight)
+        hidden_in = state.new_empty(*input_gates.shape[:2], state.shape[2])
+        states = _forward(input_gates, is_first, state, weight, bias, hidden_in)
+        ctx.save_for_backward(input_gates, hidden_in, state[1], states[1], is_first, weight)
         last = states[:, -1]
         ctx.mark_non_differentiable(last)
         return states[0], last
@@ -92,19 +87,18 @@ class _Unroll(torch.autograd.Function):
         """Gradients of input_gates, weight and bias; the stored state that enters t = 0 is data."""
         from policies import lstm_kernels as kernels
 
-        gates, hidden_in, cell_in, cells, is_first, weight = ctx.saved_tensors
+        gates, hidden_in, first_cell, cells, is_first, weight = ctx.saved_tensors
         output_grad = grads[0].contiguous().numpy()
         length, lanes, width = hidden_in.shape
         gate_grad, bias_grad = torch.empty_like(gates), gates.new_zeros(4 * width)
-        arrays = [x.numpy() for x in (gates, cell_in, cells, gate_grad, is_first)]
-        g, c_in, c, dg, first = arrays
-        db = bias_grad.numpy()
+        g, c, dg, first, db = (x.numpy() for x in (gates, cells, gate_grad, is_first, bias_grad))
         # The state that leaves t = T - 1 enters no later step of this fragment.
-        dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width)
+        dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width).numpy()
         first_next = is_first.new_zeros(lanes).numpy()
         for t in range(length - 1, -1, -1):
+            c_in = c[t - 1] if t else first_cell.numpy()
             kernels.backward(
-                output_grad[t], dh.numpy(), first_next, g[t], c_in[t], c[t], dc.numpy(), dg[t], db
+                output_grad[t], dh.numpy(), first_next, g[t], first[t], c_in, c[t], dc, dg[t], db
             )
             dh, first_next = matmul_t(gate_grad[t], weight.t()), first[t]
         flat = gate_grad.reshape(length * lanes, -1)

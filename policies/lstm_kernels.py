@@ -17,23 +17,32 @@ from policies.activations import F32, JIT, sigmoid, tanh
 
 
 @numba.njit(**JIT)
-def forward(gates, hidden_gates, bias, cell_in, hidden, cell):  # type: ignore[no-untyped-def]
+def forward(gates, hidden_gates, bias, is_first, cell_in, hidden, cell):  # type: ignore[no-untyped-def]
     """One step of N lanes: hidden [N, H] and cell [N, H] are written.
 
-    gates [N, 4H] holds the input's share of the gates, and gets their activations. bias [4H].
+    gates [N, 4H] holds the input's share of the gates, and gets their activations. bias [4H]. Where an
+    episode opens (is_first [N]) neither hidden_gates [N, 4H] nor cell_in [N, H] is looked at.
     """
     lanes, width = cell.shape
     for n in range(lanes):
-        for j in range(4 * width):
-            gates[n, j] += hidden_gates[n, j] + bias[j]
+        if is_first[n]:
+            for j in range(4 * width):
+                gates[n, j] += bias[j]
+        else:
+            for j in range(4 * width):
+                gates[n, j] += hidden_gates[n, j] + bias[j]
         for j in range(2 * width):
             gates[n, j] = sigmoid(gates[n, j])
         for j in range(width):
             gates[n, 2 * width + j] = tanh(gates[n, 2 * width + j])
         for j in range(width):
             gates[n, 3 * width + j] = sigmoid(gates[n, 3 * width + j])
-        for j in range(width):
-            cell[n, j] = gates[n, width + j] * cell_in[n, j] + gates[n, j] * gates[n, 2 * width + j]
+        if is_first[n]:
+            for j in range(width):
+                cell[n, j] = gates[n, j] * gates[n, 2 * width + j]
+        else:
+            for j in range(width):
+                cell[n, j] = gates[n, width + j] * cell_in[n, j] + gates[n, j] * gates[n, 2 * width + j]
         for j in range(width):
             hidden[n, j] = tanh(cell[n, j])
         for j in range(width):
@@ -41,30 +50,27 @@ def forward(gates, hidden_gates, bias, cell_in, hidden, cell):  # type: ignore[n
 
 
 @numba.njit(**JIT)
-def reset(is_first, hidden, cell, hidden_in, cell_in):  # type: ignore[no-untyped-def]
-    """The state that enters a step: a copy of hidden and cell [N, H], zero where an episode opens."""
-    lanes, width = cell.shape
+def reset(is_first, hidden, hidden_in):  # type: ignore[no-untyped-def]
+    """The hidden state that enters a step: a copy of hidden [N, H], zero where an episode opens."""
+    lanes, width = hidden.shape
     for n in range(lanes):
         if is_first[n]:
             hidden_in[n, :] = F32(0.0)
-            cell_in[n, :] = F32(0.0)
         else:
             for j in range(width):
                 hidden_in[n, j] = hidden[n, j]
-            for j in range(width):
-                cell_in[n, j] = cell[n, j]
 
 
 @numba.njit(**JIT)
 def backward(  # type: ignore[no-untyped-def]
-    grad_output, grad_next, is_first_next, gates, cell_in, cell, grad_cell, grad_gates, grad_bias
+    grad_output, grad_next, is_first_next, gates, is_first, cell_in, cell, grad_cell, grad_gates, grad_bias
 ):
     """The step's gradient: grad_gates [N, 4H] is written, grad_cell [N, H] goes from c_t to c_{t-1}.
 
     grad_bias [4H] is added to, while what it sums lies in the cache.
 
     grad_next [N, H] is d loss / d(state that entered t + 1); where an episode opened there
-    (is_first_next) neither it nor grad_cell reaches this step.
+    (is_first_next) neither it nor grad_cell reaches this step. is_first: where one opened at t itself.
     """
     lanes, width = cell.shape
     one = F32(1.0)
@@ -89,9 +95,13 @@ def backward(  # type: ignore[no-untyped-def]
         for j in range(width):
             g = gates[n, 2 * width + j]
             grad_gates[n, 2 * width + j] = grad_cell[n, j] * gates[n, j] * (one - g * g)
-        for j in range(width):
-            f = gates[n, width + j]
-            grad_gates[n, width + j] = grad_cell[n, j] * cell_in[n, j] * f * (one - f)
+        if is_first[n]:
+            for j in range(width):
+                grad_gates[n, width + j] = F32(0.0)
+        else:
+            for j in range(width):
+                f = gates[n, width + j]
+                grad_gates[n, width + j] = grad_cell[n, j] * cell_in[n, j] * f * (one - f)
         for j in range(width):
             grad_cell[n, j] *= gates[n, width + j]
         for j in range(4 * width):

@@ -192,7 +192,7 @@ def test_the_kernels_tanh_and_sigmoid():
     gates[:, :1] = x  # i = sigmoid(x)
     gates[:, 2:3] = x  # g = tanh(x)
     hidden, cell = np.empty_like(x), np.empty_like(x)
-    lstm_kernels.forward(gates, zeros, zeros[0], np.zeros_like(x), hidden, cell)
+    lstm_kernels.forward(gates, zeros, zeros[0], np.zeros(lanes, bool), np.zeros_like(x), hidden, cell)
     exact = x.astype(np.float64)
     assert np.abs(gates[:, 2:3] - np.tanh(exact)).max() < 5e-7
     assert np.abs(gates[:, :1] - 1 / (1 + np.exp(-exact))).max() < 5e-7
@@ -203,12 +203,12 @@ def test_the_kernels_tanh_and_sigmoid():
 # Broken kernels: the comparison above must see each of them.
 
 
-def reset_never(is_first, hidden, cell, hidden_in, cell_in):
-    hidden_in[...], cell_in[...] = hidden, cell
+def reset_never(is_first, hidden, hidden_in):
+    hidden_in[...] = hidden
 
 
-def reset_the_hidden_half(is_first, hidden, cell, hidden_in, cell_in):
-    hidden_in[...], cell_in[...] = np.where(is_first[:, None], 0, hidden), cell
+def forward_keeps_the_cell(gates, hidden_gates, bias, is_first, *rest, original=lstm_kernels.forward):
+    original(gates, np.where(is_first[:, None], 0, hidden_gates), bias, np.zeros_like(is_first), *rest)
 
 
 def backward_through_resets(grad, grad_next, first_next, *rest, original=lstm_kernels.backward):
@@ -219,13 +219,20 @@ def backward_reset_a_step_early(grad, grad_next, first_next, *rest, original=lst
     original(grad, grad_next, np.roll(first_next, 1), *rest)
 
 
+def backward_forgets_what_opened_here(
+    grad, grad_next, first_next, gates, is_first, *rest, original=lstm_kernels.backward
+):
+    original(grad, grad_next, first_next, gates, np.zeros_like(is_first), *rest)
+
+
 @pytest.mark.parametrize(
     ("kernel", "broken"),
     [
         ("reset", reset_never),
-        ("reset", reset_the_hidden_half),
+        ("forward", forward_keeps_the_cell),
         ("backward", backward_through_resets),
         ("backward", backward_reset_a_step_early),
+        ("backward", backward_forgets_what_opened_here),
     ],
 )
 def test_broken_kernels_are_seen(monkeypatch, kernel, broken):
