@@ -4,6 +4,8 @@ Measured 1.7 and 2.4 on an EPYC (Zen 5), where our products are twice as fast as
 on a Xeon (Cascade Lake), where they are the same. The bounds are for the latter.
 """
 
+import pytest
+
 from benchmarks import guard
 from selfplay.learners import Learners
 from selfplay.players import PolicyPlayer
@@ -19,6 +21,7 @@ def test_we_are_faster_than_a_plain_loop():
     assert ratios.learning > LEARNING
 
 
+@pytest.mark.slow
 def test_a_second_pass_over_each_batch_is_seen(monkeypatch):
     update, before = Learners.update, guard.measure()
 
@@ -30,6 +33,7 @@ def test_a_second_pass_over_each_batch_is_seen(monkeypatch):
     assert guard.measure().learning < SEEN * before.learning
 
 
+@pytest.mark.slow
 def test_a_second_forward_is_seen(monkeypatch):
     decide, before = PolicyPlayer.decide, guard.measure()
 

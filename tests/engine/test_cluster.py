@@ -222,7 +222,7 @@ def test_worker_killed_in_mid_collect(engine: RayEngine) -> None:
     assert engine.learn().version == version + 1
 
 
-@pytest.mark.parametrize("during", ["collect", "learn"])
+@pytest.mark.parametrize("during", [pytest.param("collect", marks=pytest.mark.slow), "learn"])
 def test_learner_killed(engine: RayEngine, during: str) -> None:
     """Killed while the rollouts play, nobody calls it: its successor must not begin at version 0."""
     before = step(engine)
@@ -241,7 +241,14 @@ def test_learner_killed(engine: RayEngine, during: str) -> None:
     assert not same(weights, engine.weights())
 
 
-@pytest.mark.parametrize("victims", [["rollout worker 0"], [LEARNER], [LEARNER, "rollout worker 1"]])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        ["rollout worker 0"],
+        pytest.param([LEARNER], marks=pytest.mark.slow),
+        pytest.param([LEARNER, "rollout worker 1"], marks=pytest.mark.slow),
+    ],
+)
 def test_killed_while_playing_and_learning_at_once(engine: RayEngine, victims: list[str]) -> None:
     before = step(engine)
     collect(engine)
@@ -289,6 +296,7 @@ def test_all_killed_at_once_and_in_a_checkpoint(engine: RayEngine) -> None:
     assert step(engine).version == version + 2
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_ends_the_run(alone: RayEngine) -> None:
     deaths = []
     original = alone._start_rollout

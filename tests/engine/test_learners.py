@@ -59,7 +59,7 @@ def test_two_learners_stay_equal_and_their_iteration_is_the_same_as_one(shared: 
     assert all(np.array_equal(x, published[name]) for name, x in shared.weights().items())
 
 
-@pytest.mark.parametrize("victim", [LEARNER, "learner 1"])
+@pytest.mark.parametrize("victim", [LEARNER, pytest.param("learner 1", marks=pytest.mark.slow)])
 def test_one_of_two_learners_killed(shared: RayEngine, victim: str) -> None:
     """All begin anew from the published weights, since those that live wait in mid-step for ever."""
     before = step(shared)
@@ -73,6 +73,7 @@ def test_one_of_two_learners_killed(shared: RayEngine, victim: str) -> None:
     assert_equal_states(shared)
 
 
+@pytest.mark.slow
 def test_fragment_of_one_of_two_learners_lost(shared: RayEngine) -> None:
     before = step(shared)
     collect(shared)

@@ -116,6 +116,7 @@ def checkpoints(shell: Shell) -> list[str]:
     return sorted(path.name for path in (shell.folder / "run" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_error_in_a_users_game(shell: Shell) -> None:
     """It reaches the user with the place, once it was raised too often; the game is found in this folder."""
     (shell.folder / "dice_game.py").write_text(GAME)

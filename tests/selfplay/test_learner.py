@@ -491,7 +491,12 @@ def train(learner, env, updates, *, length=6, unit=1.0):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"advantage": "vtrace"}, {"grad_clip_sigma": 5.0, "max_grad_norm": None}, {"normalize_value": True}],
+    [
+        {},
+        {"advantage": "vtrace"},
+        pytest.param({"grad_clip_sigma": 5.0, "max_grad_norm": None}, marks=pytest.mark.slow),
+        pytest.param({"normalize_value": True}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_it_learns_a_bandit(changes):
