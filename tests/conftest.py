@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,12 +22,23 @@ hypothesis.settings.register_profile("selfplay", deadline=None, derandomize="CI"
 hypothesis.settings.load_profile("selfplay")
 
 
+ALONE = "alone"
+
+
 class ByFile(LoadFileScheduling):
-    """In several processes: a file's tests stay together, and those with Ray or timings do not meet."""
+    """In several processes: a file's tests stay together, and those with Ray or timings do not meet.
+
+    These begin first, for they take longest.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "alone" if _wants_to_be_alone(file) else file
+        return ALONE if _wants_to_be_alone(file) else file
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if ALONE in self.workqueue:
+            self.workqueue.move_to_end(ALONE, last=False)
+        super()._assign_work_unit(node)
 
 
 @cache
