@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 CONFIG ?= connect_four
 TESTS  ?=
 ARGS   ?=
-JOBS   ?= 3
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test lint format clean

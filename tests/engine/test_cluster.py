@@ -325,6 +325,7 @@ def test_lost_fragment_is_collected_again(engine: RayEngine) -> None:
     assert step(engine).version == version + 2
 
 
+@pytest.mark.slow
 def test_lost_weights_are_published_again(engine: RayEngine) -> None:
     version = step(engine).version
     weights = copied(engine.weights())
@@ -348,7 +349,8 @@ def test_busy_cluster(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> Non
         begin(4)
 
 
-@pytest.mark.parametrize("staleness", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("staleness", [0, 1])
 def test_training_goes_on_after_faults(cluster: None, run_dir: Path, staleness: int) -> None:
     """Worker and learner killed in turn: the metrics have every iteration, and nothing goes back."""
     changes = {"rollout.staleness": staleness, "league.snapshot_iterations": 6}

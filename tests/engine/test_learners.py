@@ -59,7 +59,8 @@ def test_two_learners_stay_equal_and_their_iteration_is_the_same_as_one(shared: 
     assert all(np.array_equal(x, published[name]) for name, x in shared.weights().items())
 
 
-@pytest.mark.parametrize("victim", [LEARNER, pytest.param("learner 1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [LEARNER, "learner 1"])
 def test_one_of_two_learners_killed(shared: RayEngine, victim: str) -> None:
     """All begin anew from the published weights, since those that live wait in mid-step for ever."""
     before = step(shared)
