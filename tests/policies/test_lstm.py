@@ -51,6 +51,17 @@ def test_values_and_gradients_are_those_of_the_definition(size, first):
         assert float((got - wanted).abs().max()) < 5e-6 * scale, name
 
 
+@pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_acting_is_the_definition_too(size, first):
+    # Without gradients nothing is copied to be reset: the step itself leaves out what came before.
+    case = draw(*size, first=first)
+    exact = [x.double() if x.is_floating_point() else x for x in case]
+    with torch.no_grad():
+        for got, wanted in zip(lstm._unroll(*case), reference_unroll(*exact), strict=True):
+            assert float((got - wanted).abs().max()) < 5e-6 * max(1.0, float(wanted.abs().max()))
+
+
 @settings(max_examples=25)
 @given(
     st.integers(1, 9),
@@ -209,6 +220,16 @@ def reset_never(is_first, hidden, hidden_in):
 
 def forward_keeps_the_cell(gates, hidden_gates, bias, is_first, *rest, original=lstm_kernels.forward):
     original(gates, np.where(is_first[:, None], 0, hidden_gates), bias, np.zeros_like(is_first), *rest)
+
+
+def forward_without_resets(gates, hidden_gates, bias, is_first, *rest, original=lstm_kernels.forward):
+    original(gates, hidden_gates, bias, np.zeros_like(is_first), *rest)
+
+
+def test_acting_without_resets_is_seen(monkeypatch):
+    monkeypatch.setattr(lstm_kernels, "forward", forward_without_resets)
+    with pytest.raises(AssertionError):
+        test_acting_is_the_definition_too((16, 9, 33), 0.3)
 
 
 def backward_through_resets(grad, grad_next, first_next, *rest, original=lstm_kernels.backward):
