@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
@@ -18,7 +19,7 @@ class CategoricalHead(Head):
         self.num_inputs = int(space.n)
         self.num_uniforms = 1
         self.start = int(space.start)
-        self.dtype = torch_dtype(space)
+        self.dtype, self.numpy_dtype = torch_dtype(space), space.dtype
 
     def log_probs(self, x: HeadInput, mask: Leaves) -> Tensor:
         """Log-probabilities [..., n], the dtype's minimum where illegal."""
@@ -27,6 +28,13 @@ class CategoricalHead(Head):
     def sample(self, x: HeadInput, mask: Leaves, uniform: Tensor) -> tuple[Leaves, Tensor]:
         choice, logp = categorical.draw(x.flat, mask.get(""), uniform[:, 0])
         return {"": self._action(choice)}, logp
+
+    def sampled(
+        self, logits: np.ndarray, legal: np.ndarray | None, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`sample` of arrays on a CPU: logits and legal [R, n], uniform [R, 1] -> action [R], logp [R]."""
+        choice, logp = categorical.drawn(logits, legal, uniform[:, 0])
+        return (choice + self.start).astype(self.numpy_dtype), logp
 
     def best(self, x: HeadInput, mask: Leaves) -> tuple[Leaves, Tensor]:
         choice, logp = categorical.best(x.flat, mask.get(""))

@@ -21,7 +21,7 @@ def _is_intel() -> bool:
     return cpus.exists() and "GenuineIntel" in cpus.read_text(encoding="utf-8", errors="replace")
 
 
-_ONEDNN = (
+ONEDNN = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     and not (torch.backends.mkl.is_available() and _is_intel())
@@ -30,7 +30,7 @@ _ONEDNN = (
 
 def matmul_t(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [M, K] @ weight [N, K].T + bias [N] -> [M, N], outside autograd."""
-    if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return functional.linear(x, weight, bias)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from policies import gemm
 from policies.linear import linear, matmul_t, weight_gradient
 
 
@@ -44,9 +45,19 @@ def _forward(
     The gates' activations take the place of `gates`. hidden_in [T, N, H], if wanted, is written: the hidden
     state that enters each step, after resets.
     """
+    assert gates.is_contiguous(), "it is written"
+    states = state.new_empty(2, *gates.shape[:2], state.shape[2])
+    if gemm.AVAILABLE:
+        from policies import unroll_kernels
+
+        entering = torch.empty_like(states[0]) if hidden_in is None else hidden_in
+        unroll_kernels.forward(
+            *_arrays(gates, is_first, state[0], state[1], weight, bias, entering, states[0], states[1])
+        )
+        return states
+
     from policies import lstm_kernels as kernels
 
-    states = state.new_empty(2, *gates.shape[:2], state.shape[2])
     g, first, b, (h, c) = gates.numpy(), is_first.numpy(), bias.detach().numpy(), states.numpy()
     hidden, last_cell = state[0], state[1].numpy()
     for t in range(len(gates)):
@@ -85,25 +96,44 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor]:
         """Gradients of input_gates, weight and bias; the stored state that enters t = 0 is data."""
-        from policies import lstm_kernels as kernels
-
         gates, hidden_in, first_cell, cells, is_first, weight = ctx.saved_tensors
-        output_grad = grads[0].contiguous().numpy()
-        length, lanes, width = hidden_in.shape
-        gate_grad, bias_grad = torch.empty_like(gates), gates.new_zeros(4 * width)
-        g, c, dg, first, db = (x.numpy() for x in (gates, cells, gate_grad, is_first, bias_grad))
-        # The state that leaves t = T - 1 enters no later step of this fragment.
-        dh, dc = hidden_in.new_zeros(lanes, width), hidden_in.new_zeros(lanes, width).numpy()
-        first_next = is_first.new_zeros(lanes).numpy()
-        for t in range(length - 1, -1, -1):
-            c_in = c[t - 1] if t else first_cell.numpy()
-            kernels.backward(
-                output_grad[t], dh.numpy(), first_next, g[t], first[t], c_in, c[t], dc, dg[t], db
-            )
-            dh, first_next = matmul_t(gate_grad[t], weight.t()), first[t]
-        flat = gate_grad.reshape(length * lanes, -1)
-        weight_grad = weight_gradient(flat, hidden_in.reshape(length * lanes, width))
-        return gate_grad, None, None, weight_grad, bias_grad
+        gate_grad, bias_grad = torch.empty_like(gates), gates.new_zeros(gates.shape[2])
+        _backward(grads[0], gates, is_first, first_cell, cells, weight, gate_grad, bias_grad)
+        flat = gate_grad.flatten(0, 1)
+        return gate_grad, None, None, weight_gradient(flat, hidden_in.flatten(0, 1)), bias_grad
+
+
+def _backward(
+    output_grad: Tensor, gates: Tensor, is_first: Tensor, first_cell: Tensor, cells: Tensor, weight: Tensor,
+    gate_grad: Tensor, bias_grad: Tensor,
+) -> None:  # fmt: skip
+    """Write gate_grad [T, N, 4H] and add to bias_grad [4H]; output_grad [T, N, H]."""
+    if gemm.AVAILABLE:
+        from policies import unroll_kernels
+
+        unroll_kernels.backward(
+            *_arrays(output_grad, gates, is_first, first_cell, cells, weight, gate_grad, bias_grad)
+        )
+        return
+
+    from policies import lstm_kernels as kernels
+
+    length, lanes, width = cells.shape
+    dout, g, first, c_first, c, dg, db = _arrays(
+        output_grad, gates, is_first, first_cell, cells, gate_grad, bias_grad
+    )
+    # The state that leaves t = T - 1 enters no later step of this fragment.
+    dh, dc = cells.new_zeros(lanes, width), cells.new_zeros(lanes, width).numpy()
+    first_next = is_first.new_zeros(lanes).numpy()
+    for t in range(length - 1, -1, -1):
+        c_in = c[t - 1] if t else c_first
+        kernels.backward(dout[t], dh.numpy(), first_next, g[t], first[t], c_in, c[t], dc, dg[t], db)
+        dh, first_next = matmul_t(gate_grad[t], weight.t()), first[t]
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    """Of tensors on a CPU, contiguous, without a copy where they are."""
+    return [x.detach().contiguous().numpy() for x in tensors]
 
 
 def unroll_for(device: torch.device, dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from envs.vector import Bot, Tree
+from policies.categorical_head import CategoricalHead
 from policies.policy import Output, Policy
 from selfplay.draws import Draws, ask_bot, uniform
 from selfplay.transfer import to_device, to_host
@@ -77,7 +78,14 @@ class PolicyPlayer:
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, uniform: np.ndarray | None
     ) -> Decision:
         """What follows from uniform [R, U] in [0, 1); None: the likeliest actions."""
-        out, head = self._step(obs, is_first, state), self.policy.head
+        policy = self.policy
+        head, compiled = policy.head, policy.compiled
+        if uniform is not None and isinstance(head, CategoricalHead) and compiled and compiled.usable:
+            stepped = compiled(obs, is_first, state)
+            choice, logps = head.sampled(stepped.output[:, :-1], mask.get(""), uniform)
+            value = stepped.output[:, -1] * float(policy.value_std) + float(policy.value_mean)
+            return Decision({"": choice}, logps, value, stepped.state)
+        out = self._step(obs, is_first, state)
         legal = self._tensors(mask)
         if uniform is None:
             action, logp = head.best(out.head, legal)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol, cast
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -77,6 +78,14 @@ class ObservationInput(nn.Module):
             pool, entities[path], present[path] = encoder(obs[path], obs[path + MASK])
             parts.append(pool)
         return Encoded(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), entities, present)
+
+    def encoded(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """`forward`'s x [M, K] as an array, on a CPU and outside autograd; leaves [M, ...]."""
+        if self.set_paths or not all(isinstance(encoder, Flat) for encoder in self.leaf):
+            return self({path: torch.as_tensor(leaf) for path, leaf in obs.items()}).x.contiguous().numpy()
+        pairs = zip(self.leaf_paths, cast(list[Flat], self.leaf), strict=True)
+        parts = [encoder.encoded(obs[path]) for path, encoder in pairs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @torch.no_grad()
     def observe(self, obs: Mapping[str, Tensor]) -> None:

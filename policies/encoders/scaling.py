@@ -52,15 +52,19 @@ class RunningScale(nn.Module):
         """[..., *shape] float32 -> the same."""
         if self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
             return self._normalized(x)
-        y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        width = self.moments.mean.numel()
-        moments = (each.reshape(-1).numpy() for each in (self.moments.mean, self.moments.m2))
+        return torch.from_numpy(self.scaled(x.numpy()))
+
+    def scaled(self, x: np.ndarray) -> np.ndarray:
+        """`forward` of an array on a CPU, outside autograd."""
+        moments, y = self.moments, np.empty(x.shape, x.dtype)
+        width = moments.mean.numel()
         _normalize(
-            x.reshape(-1, width).numpy(),
-            float(self.moments.count),
-            *moments,
-            self.moments.min_std,
-            y.view(-1, width).numpy(),
+            x.reshape(-1, width),
+            float(moments.count),
+            moments.mean.view(-1).numpy(),
+            moments.m2.view(-1).numpy(),
+            moments.min_std,
+            y.reshape(-1, width),
         )
         return y
 

@@ -28,6 +28,11 @@ class Flat(nn.Module):
         x = x.reshape(x.shape[0], -1).float()
         return x if self.scale is None else self.scale(x)
 
+    def encoded(self, x: np.ndarray) -> np.ndarray:
+        """`forward` of an array on a CPU, outside autograd."""
+        x = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
+        return x if self.scale is None else self.scale.scaled(x)
+
     def observe(self, x: Tensor) -> None:
         """Move the running moments with x [M, ...]."""
         if self.scale is not None:

@@ -8,10 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import lstm, lstm_kernels
+from policies import gemm, lstm, lstm_kernels, unroll_kernels
 from policies.lstm import LSTM, reference_unroll
 
 SIZES = [(1, 1, 1), (2, 3, 5), (7, 5, 16), (16, 9, 33), (3, 64, 17), (5, 2, 128)]  # T, N, H
+
+
+@pytest.fixture(params=["kernels", "interpreted"])
+def way(request, monkeypatch):
+    """Unrolls as one kernel, where they can be, and step by step."""
+    if request.param == "kernels" and not gemm.AVAILABLE:
+        pytest.skip("kernels cannot call the GEMM that is used here")
+    monkeypatch.setattr(gemm, "AVAILABLE", request.param == "kernels")
 
 
 def draw(length, lanes, width, seed=0, scale=1.0, first=0.3):
@@ -35,7 +43,7 @@ def gradients(unroll, gates, is_first, state, weight, bias, output_grad):
 
 @pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_values_and_gradients_are_those_of_the_definition(size, first):
+def test_values_and_gradients_are_those_of_the_definition(way, size, first):
     case = draw(*size, first=first)
     output_grad = torch.randn(size, generator=torch.Generator().manual_seed(1))
     fused = gradients(lstm._Unroll.apply, *case, output_grad)
@@ -53,7 +61,7 @@ def test_values_and_gradients_are_those_of_the_definition(size, first):
 
 @pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_acting_is_the_definition_too(size, first):
+def test_acting_is_the_definition_too(way, size, first):
     # Without gradients nothing is copied to be reset: the step itself leaves out what came before.
     case = draw(*size, first=first)
     exact = [x.double() if x.is_floating_point() else x for x in case]
@@ -227,9 +235,10 @@ def forward_without_resets(gates, hidden_gates, bias, is_first, *rest, original=
 
 
 def test_acting_without_resets_is_seen(monkeypatch):
+    monkeypatch.setattr(gemm, "AVAILABLE", False)
     monkeypatch.setattr(lstm_kernels, "forward", forward_without_resets)
     with pytest.raises(AssertionError):
-        test_acting_is_the_definition_too((16, 9, 33), 0.3)
+        test_acting_is_the_definition_too(None, (16, 9, 33), 0.3)
 
 
 def backward_through_resets(grad, grad_next, first_next, *rest, original=lstm_kernels.backward):
@@ -257,6 +266,49 @@ def backward_forgets_what_opened_here(
     ],
 )
 def test_broken_kernels_are_seen(monkeypatch, kernel, broken):
+    monkeypatch.setattr(gemm, "AVAILABLE", False)
     monkeypatch.setattr(lstm_kernels, kernel, broken)
     with pytest.raises(AssertionError):
-        test_values_and_gradients_are_those_of_the_definition((16, 9, 33), 0.3)
+        test_values_and_gradients_are_those_of_the_definition(None, (16, 9, 33), 0.3)
+
+
+def unrolls_without_resets(gates, is_first, *rest, original=unroll_kernels.forward):
+    original(gates, np.zeros_like(is_first), *rest)
+
+
+def begins_at_another_cell(gates, is_first, hidden, cell, *rest, original=unroll_kernels.forward):
+    original(gates, is_first, hidden, np.zeros_like(cell), *rest)
+
+
+def unrolls_back_through_resets(grad, gates, is_first, *rest, original=unroll_kernels.backward):
+    original(grad, gates, np.zeros_like(is_first), *rest)
+
+
+def forgets_where_it_began(grad, gates, is_first, first_cell, *rest, original=unroll_kernels.backward):
+    original(grad, gates, is_first, np.zeros_like(first_cell), *rest)
+
+
+@pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+@pytest.mark.parametrize(
+    ("kernel", "broken"),
+    [
+        ("forward", unrolls_without_resets),
+        ("forward", begins_at_another_cell),
+        ("backward", unrolls_back_through_resets),
+        ("backward", forgets_where_it_began),
+    ],
+)
+def test_broken_unrolls_are_seen(monkeypatch, kernel, broken):
+    monkeypatch.setattr(unroll_kernels, kernel, broken)
+    with pytest.raises(AssertionError):
+        test_values_and_gradients_are_those_of_the_definition(None, (16, 9, 33), 0.3)
+
+
+@pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_one_kernel_rounds_as_the_steps_one_by_one(monkeypatch, size):
+    case, output_grad = draw(*size), torch.randn(size, generator=torch.Generator().manual_seed(1))
+    whole = gradients(lstm._Unroll.apply, *case, output_grad)
+    monkeypatch.setattr(gemm, "AVAILABLE", False)
+    for got, wanted in zip(gradients(lstm._Unroll.apply, *case, output_grad), whole, strict=True):
+        assert torch.equal(got, wanted)

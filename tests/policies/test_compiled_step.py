@@ -1,0 +1,166 @@
+"""A decision in one call against `Policy.unroll` at T = 1, to the bit."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from policies import compiled_step, gemm
+from policies.policy import Policy, PolicySpec
+from selfplay.optim import flatten_
+from selfplay.players import PolicyPlayer
+
+pytestmark = pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+
+OBSERVATIONS = {
+    "within one": spaces.Box(-1, 1, (3, 4)),
+    "normalised": spaces.Box(-9, 9, (5,)),
+    "flags": spaces.MultiBinary((2, 6)),
+    "small integers": spaces.Box(0, 1, (2, 3), np.int8),
+    "two leaves": spaces.Dict(a=spaces.Box(-1, 1, (4,)), b=spaces.Box(-30, 30, (2,))),
+    "choices": spaces.Dict(a=spaces.Box(-1, 1, (4,)), b=spaces.Discrete(5)),
+}
+NETWORKS = {
+    "usual": {"encoder": (16,), "hidden_size": 24},
+    "no encoder": {"encoder": (), "hidden_size": 8},
+    "deep": {"encoder": (16, 9), "hidden_size": 17, "num_layers": 3},
+}
+
+
+def make(observation=OBSERVATIONS["within one"], **network):
+    torch.manual_seed(0)
+    policy = Policy(observation, spaces.Discrete(7), PolicySpec(**(NETWORKS["usual"] | network)))
+    with torch.no_grad():
+        for param in policy.parameters():
+            param.add_(torch.randn_like(param) * 0.1)
+        policy.value_mean.fill_(0.3)
+        policy.value_std.fill_(2.5)
+    return policy
+
+
+def rows(policy, number, seed=0):
+    """obs, is_first, state"""
+    rng = np.random.default_rng(seed)
+    obs = {}
+    for path, space in policy.inputs.items():
+        space.seed(seed)
+        obs[path] = np.stack([space.sample() for _ in range(number)])
+    state = rng.standard_normal((*policy.state_shape[:2], number, policy.state_shape[2])).astype(np.float32)
+    return obs, rng.random(number) < 0.3, state
+
+
+@torch.no_grad()
+def unrolled(policy, obs, is_first, state):
+    """What the definition gives: [R, K] of the head, value [R], state."""
+    inputs = {path: torch.as_tensor(leaf)[None] for path, leaf in obs.items()}
+    out = policy.unroll(inputs, torch.from_numpy(is_first)[None], torch.from_numpy(state))
+    return out.head.flat[0].numpy(), out.value[0].numpy(), out.state.numpy()
+
+
+@torch.no_grad()
+def stepped(policy, obs, is_first, state):
+    assert policy.compiled.usable
+    inputs = {path: torch.as_tensor(leaf) for path, leaf in obs.items()}
+    out = policy.step(inputs, torch.from_numpy(is_first), torch.from_numpy(state))
+    return out.head.flat.numpy(), out.value.numpy(), out.state.numpy()
+
+
+def same(policy, number=6, seed=0):
+    case = rows(policy, number, seed)
+    for got, wanted in zip(stepped(policy, *case), unrolled(policy, *case), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("number", [1, 2, 17, 130])
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_networks(network, number):
+    same(make(**NETWORKS[network]), number)
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
+def test_observations(observation):
+    policy = make(OBSERVATIONS[observation])
+    policy.observe({path: torch.as_tensor(leaf)[None] for path, leaf in rows(policy, 50, 1)[0].items()})
+    same(policy)
+
+
+def test_numbers_that_changed_or_moved_are_the_ones_used():
+    policy = make()
+    same(policy)
+    policy.load_state_dict({k: x * 1.5 for k, x in policy.state_dict().items()})
+    same(policy)
+    flatten_(list(policy.parameters()))
+    with torch.no_grad():
+        policy.output_bias.add_(1.0)
+    same(policy)
+
+
+def test_a_copy_has_numbers_of_its_own():
+    policy = make()
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.output_bias.add_(1.0)
+    same(other)
+    case = rows(policy, 4)
+    assert not np.array_equal(stepped(policy, *case)[0], stepped(other, *case)[0])
+
+
+def test_state_in_any_layout_is_read_and_not_written():
+    policy = make()
+    obs, is_first, state = rows(policy, 6)
+    wanted = unrolled(policy, obs, is_first, state)
+    turned = np.asfortranarray(state)
+    before = turned.copy()
+    for got, right in zip(stepped(policy, obs, is_first, turned), wanted, strict=True):
+        np.testing.assert_array_equal(got, right)
+    np.testing.assert_array_equal(turned, before)
+
+
+def test_what_is_not_a_number_is_not_hidden():
+    policy = make()
+    obs, is_first, state = rows(policy, 3)
+    obs[""][1] = np.nan
+    flat, value, _ = stepped(policy, obs, is_first, state)
+    assert np.isnan(flat[1]).all()
+    assert np.isnan(value).tolist() == [False, True, False]
+
+
+def test_it_is_not_for_gradients_nor_for_other_networks():
+    policy = make()
+    assert not policy.compiled.usable  # autograd is on
+    with torch.no_grad():
+        assert policy.compiled.usable
+        policy.core.plain = True
+        assert not policy.compiled.usable
+        assert not make().double().compiled.usable
+    assert make(core="gru").compiled is None
+    assert make(critic="separate").compiled is None
+
+
+def test_the_callers_threads_are_left_as_they_were():
+    before = gemm.set_num_threads(3)
+    try:
+        same(make())
+        assert gemm.set_num_threads(3) == 3
+    finally:
+        gemm.set_num_threads(before)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_player_decides_the_same_either_way(masked, monkeypatch):
+    policy = make()
+    obs, is_first, state = rows(policy, 40)
+    mask = {"": np.random.default_rng(1).random((40, 7)) < 0.6} if masked else {}
+    player = PolicyPlayer(policy)
+
+    def decide():
+        return player.act(obs, mask, is_first, state, np.random.default_rng(2))
+
+    one = decide()
+    monkeypatch.setattr(compiled_step.CompiledStep, "usable", False)
+    other = decide()
+    assert one.action[""].dtype == other.action[""].dtype
+    for got, wanted in zip((one.action[""], *one[1:]), (other.action[""], *other[1:]), strict=True):
+        np.testing.assert_array_equal(got, wanted)
