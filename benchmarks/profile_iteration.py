@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from policies import heads, linear, lstm, lstm_kernels, policy
+from policies import compiled, heads, linear, lstm, lstm_kernels, policy, unroll_kernels
 from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
 from selfplay import config as configuration
@@ -48,6 +48,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (players.PolicyPlayer, "act", "forward: player"),
     (policy.Policy, "unroll", "forward: policy, the rest"),
     (ObservationInput, "forward", "forward: obs to float32"),
+    (ObservationInput, "encoded", "forward: obs to float32"),
     (MLP, "forward", "forward: encoder but GEMM"),
     (lstm.LSTM, "forward", "forward: LSTM but GEMM and kernels"),
     (lstm, "_forward", "forward: unroll, allocation"),
@@ -58,10 +59,14 @@ PARTS: list[tuple[Any, str, str]] = [
     (lstm, "weight_gradient", "backward: GEMM of weights, transposes"),
     (linear, "matmul_t", "GEMM"),
     (lstm, "matmul_t", "GEMM"),
+    (compiled.Compiled, "step", "forward: addresses, allocation"),
+    (compiled, "_step", "kernel: forward, its GEMMs within"),
+    (unroll_kernels, "forward", "kernel: unroll, its GEMMs within"),
+    (unroll_kernels, "backward", "kernel: unroll backward, its GEMMs within"),
     (lstm_kernels, "forward", "kernel: cell"),
     (lstm_kernels, "reset", "kernel: reset"),
     (lstm_kernels, "backward", "kernel: backward"),
-    (heads.CategoricalHead, "sample", "head: sample"),
+    (heads.CategoricalHead, "sampled", "head: sample"),
     (heads.CategoricalHead, "evaluate", "head: evaluate"),
     (learner.Learner, "update", "update: the rest"),
     (learner.Learner, "_prepare", "update: advantages"),

@@ -6,11 +6,14 @@ none: `AVAILABLE` is False.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
@@ -18,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from policies.activations import JIT
-from policies.linear import ONEDNN
+from policies.linear import ONEDNN, PIECE
 
 _SGEMM, _SET_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
 
@@ -40,29 +43,46 @@ def _find() -> bool:
 AVAILABLE = _find()
 
 
+@contextlib.contextmanager
+def left_to_torch() -> Iterator[None]:
+    """Within this, networks ask torch for each product, where it can be seen."""
+    global AVAILABLE
+    before, AVAILABLE = AVAILABLE, False
+    try:
+        yield
+    finally:
+        AVAILABLE = before
+
+
 @intrinsic
-def _sgemm(typing_context, x, weight, y, rows, inputs, outputs, share, turned):  # type: ignore[no-untyped-def]
-    """BLAS's routine, to which everything is transposed and which takes all by address."""
+def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c):  # type: ignore[no-untyped-def]
+    """BLAS's routine: C [m, n] = A @ B + beta C by columns, A and B turned where so told; all by address."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = ir.IntType(8).as_pointer()
+        pointer, letter = ir.IntType(8).as_pointer(), ir.IntType(8)
 
         def kept(value):  # type: ignore[no-untyped-def]
             return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
 
-        a, w, result = (builder.inttoptr(each, pointer) for each in arguments[:3])
-        m, k, n = (kept(builder.trunc(each, ir.IntType(32))) for each in arguments[3:6])
-        one, beta = kept(ir.Constant(ir.FloatType(), 1.0)), kept(arguments[6])
-        transposed, plain = (kept(ir.Constant(ir.IntType(8), ord(letter))) for letter in "TN")
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [pointer] * 13), f"selfplay_{_SGEMM}"
-        )
-        how = builder.select(arguments[7], transposed, plain)
-        stride = builder.select(arguments[7], k, n)
-        builder.call(function, [how, plain, n, m, k, one, w, stride, a, k, beta, result, n])
+        def turned(flag):  # type: ignore[no-untyped-def]
+            return kept(builder.select(flag, ir.Constant(letter, ord("T")), ir.Constant(letter, ord("N"))))
+
+        def size(value):  # type: ignore[no-untyped-def]
+            return kept(builder.trunc(value, ir.IntType(32)))
+
+        first, second = turned(arguments[0]), turned(arguments[1])
+        rows, columns, inner, lda, ldb = (size(arguments[i]) for i in (2, 3, 4, 6, 8))
+        a, b, c = (builder.inttoptr(arguments[i], pointer) for i in (5, 7, 10))
+        one, beta = kept(ir.Constant(ir.FloatType(), 1.0)), kept(arguments[9])
+        kind = ir.FunctionType(ir.VoidType(), [pointer] * 13)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"selfplay_{_SGEMM}")
+        builder.call(function, [first, second, rows, columns, inner, one, a, lda, b, ldb, beta, c, rows])
         return context.get_dummy_value()
 
-    return types.none(*[types.intp] * 6, types.float32, types.boolean), generate
+    sizes, where = types.intp, types.intp
+    return types.none(
+        types.boolean, types.boolean, sizes, sizes, sizes, where, sizes, where, sizes, types.float32, where
+    ), generate
 
 
 @intrinsic
@@ -95,17 +115,52 @@ def floats(address, number):  # type: ignore[no-untyped-def]
     return numba.carray(_pointer(address), (number,))
 
 
+# Matrices below lie by rows and without gaps; to BLAS each is transposed, so that it gets both in turn.
+
+
 @numba.njit(**JIT)
 def matmul_t(x, weight, y, add):  # type: ignore[no-untyped-def]
-    """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; float32, contiguous, weight's address.
+    """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address.
 
     The call that `policies.linear.matmul_t` ends in: both give the same numbers.
     """
-    share = 1.0 if add else 0.0
-    _sgemm(x.ctypes.data, weight, y.ctypes.data, x.shape[0], x.shape[1], y.shape[1], share, True)
+    (m, k), n = x.shape, y.shape[1]
+    share = np.float32(1.0 if add else 0.0)
+    _sgemm(True, False, n, m, k, weight, k, x.ctypes.data, k, share, y.ctypes.data)
 
 
 @numba.njit(**JIT)
 def matmul(x, weight, y):  # type: ignore[no-untyped-def]
-    """y [M, N] = x [M, K] @ weight [K, N], the same way."""
-    _sgemm(x.ctypes.data, weight, y.ctypes.data, x.shape[0], x.shape[1], y.shape[1], 0.0, False)
+    """y [M, N] = x [M, K] @ weight [K, N]; weight by its address."""
+    (m, k), n = x.shape, y.shape[1]
+    _sgemm(False, False, n, m, k, weight, n, x.ctypes.data, k, np.float32(0.0), y.ctypes.data)
+
+
+TILE = 16
+"""Numbers a side of what is transposed at once: two such squares stay in the first cache."""
+
+
+@numba.njit(**JIT)
+def weight_gradient(grad, x, weight_grad):  # type: ignore[no-untyped-def]
+    """weight_grad [N, K] = grad [M, N].T @ x [M, K], to an address.
+
+    `policies.linear.weight_gradient`, number for number.
+    """
+    (m, n), k = grad.shape, x.shape[1]
+    turned = np.empty((k, n) if n >= k else (0, 0), np.float32)
+    share = np.float32(0.0)
+    for start in range(0, m, PIECE):
+        rows, a, b = min(PIECE, m - start), x[start:].ctypes.data, grad[start:].ctypes.data
+        if n < k:
+            _sgemm(False, True, k, n, rows, a, k, b, n, share, weight_grad)
+        else:
+            _sgemm(False, True, n, k, rows, b, n, a, k, share, turned.ctypes.data)
+        share = np.float32(1.0)
+    if n < k:
+        return
+    written = floats(weight_grad, n * k)
+    for top in range(0, n, TILE):
+        for left in range(0, k, TILE):
+            for i in range(top, min(top + TILE, n)):
+                for j in range(left, min(left + TILE, k)):
+                    written[i * k + j] = turned[j, i]

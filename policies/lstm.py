@@ -51,9 +51,9 @@ def _forward(
         from policies import unroll_kernels
 
         entering = torch.empty_like(states[0]) if hidden_in is None else hidden_in
-        unroll_kernels.forward(
-            *_arrays(gates, is_first, state[0], state[1], weight, bias, entering, states[0], states[1])
-        )
+        g, first, h, c, b, *written = _arrays(gates, is_first, *state, bias, entering, *states)
+        assert weight.is_contiguous()
+        unroll_kernels.forward(g, first, h, c, weight.data_ptr(), b, *written)
         return states
 
     from policies import lstm_kernels as kernels
@@ -111,9 +111,9 @@ def _backward(
     if gemm.AVAILABLE:
         from policies import unroll_kernels
 
-        unroll_kernels.backward(
-            *_arrays(output_grad, gates, is_first, first_cell, cells, weight, gate_grad, bias_grad)
-        )
+        *read, dg, db = _arrays(output_grad, gates, is_first, first_cell, cells, gate_grad, bias_grad)
+        assert weight.is_contiguous()
+        unroll_kernels.backward(*read, weight.data_ptr(), dg, db)
         return
 
     from policies import lstm_kernels as kernels

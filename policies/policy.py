@@ -14,7 +14,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from policies.compiled_step import CompiledStep
+from policies.compiled import Compiled
 from policies.cores import CORES, Core
 from policies.encoders.entities import ENTITY_SIZE
 from policies.encoders.mlp import MLP
@@ -151,10 +151,10 @@ class Policy(nn.Module):
         self.critic = None if spec.critic == "shared" else self._make_critic(state_space)
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
-        self.compiled: CompiledStep | None = None
+        self.compiled: Compiled | None = None
         if self.critic is None and not spec.points and isinstance(self.core, LSTM):
             layers = (self.input, self.encoder, self.core, self.output_weight, self.output_bias)
-            self.compiled = CompiledStep(*layers)
+            self.compiled = Compiled(*layers)
 
     def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:
         sets = self.input.set_paths
@@ -211,9 +211,9 @@ class Policy(nn.Module):
 
     def step(self, obs: Leaves, is_first: Tensor, state: Tensor) -> Output:
         """`unroll` of one decision: leaves [R, ...], is_first [R]; the head's input [R, ...], value [R]."""
-        if self.compiled is not None and self.compiled.usable:
+        if self.compiled is not None and self.compiled.usable and not torch.is_grad_enabled():
             arrays = {path: leaf.numpy() for path, leaf in obs.items()}
-            y, after = map(torch.from_numpy, self.compiled(arrays, is_first.numpy(), state.numpy()))
+            y, after = map(torch.from_numpy, self.compiled.step(arrays, is_first.numpy(), state.numpy()))
             value = y[:, -1] * self.value_std + self.value_mean
             return Output(HeadInput(y[:, : self.head.num_inputs]), value, after)
         out = self.unroll({k: leaf[None] for k, leaf in obs.items()}, is_first[None], state)

@@ -19,11 +19,12 @@ def forward(  # type: ignore[no-untyped-def]
     """hiddens and cells [T, N, H] after each step, and hidden_in [T, N, H] before it, are written.
 
     gates [T, N, 4H]: the input's share, whose place the activations take; hidden, cell [N, H] enter t = 0.
+    weight: the address of [4H, H].
     """
     hidden_gates = np.empty_like(gates[0])
     for t in range(gates.shape[0]):
         lstm_kernels.reset(is_first[t], hidden, hidden_in[t])
-        gemm.matmul_t(hidden_in[t], weight.ctypes.data, hidden_gates, False)
+        gemm.matmul_t(hidden_in[t], weight, hidden_gates, False)
         lstm_kernels.forward(gates[t], hidden_gates, bias, is_first[t], cell, hiddens[t], cells[t])
         hidden, cell = hiddens[t], cells[t]
 
@@ -32,7 +33,10 @@ def forward(  # type: ignore[no-untyped-def]
 def backward(  # type: ignore[no-untyped-def]
     grad_output, gates, is_first, first_cell, cells, weight, grad_gates, grad_bias
 ):
-    """grad_gates [T, N, 4H] is written, grad_bias [4H] added to; grad_output [T, N, H] is of hiddens."""
+    """grad_gates [T, N, 4H] is written, grad_bias [4H] added to; grad_output [T, N, H] is of hiddens.
+
+    weight: the address of [4H, H].
+    """
     length, lanes, width = cells.shape
     # The state that leaves t = T - 1 enters no later step of this fragment.
     grad_hidden, grad_cell = np.zeros((lanes, width), np.float32), np.zeros((lanes, width), np.float32)
@@ -43,5 +47,5 @@ def backward(  # type: ignore[no-untyped-def]
             grad_output[t], grad_hidden, first_next, gates[t], is_first[t], cell_in, cells[t], grad_cell,
             grad_gates[t], grad_bias,
         )  # fmt: skip
-        gemm.matmul(grad_gates[t], weight.ctypes.data, grad_hidden)
+        gemm.matmul(grad_gates[t], weight, grad_hidden)
         first_next = is_first[t]

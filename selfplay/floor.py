@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from policies.gemm import left_to_torch
 from policies.linear import matmul_t
 from selfplay.config import Config
 from selfplay.engine import choose_device, cuda_here, make_learners
@@ -141,10 +142,14 @@ def count(function: Callable[[], Any]) -> Count:
     def linear(x: Sequence[int], weight: Sequence[int], *rest: Any, **options: Any) -> int:
         return 2 * x[0] * x[1] * weight[0]
 
-    fused = (
-        {torch.ops.mkldnn._linear_pointwise: linear} if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {}
-    )
-    with FlopCounterMode(display=False, custom_mapping=fused) as counter, _Notebook() as notebook:
+    def added(to: Sequence[int], x: Sequence[int], y: Sequence[int], *rest: Any, **options: Any) -> int:
+        return 2 * x[0] * x[1] * y[1]
+
+    unknown: dict[Any, Any] = {torch.ops.aten.addmm_: added}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        unknown[torch.ops.mkldnn._linear_pointwise] = linear
+    counter, notebook = FlopCounterMode(display=False, custom_mapping=unknown), _Notebook()
+    with left_to_torch(), counter, notebook:
         function()
     return Count(counter.get_total_flops(), tuple(notebook.gemms))
 
@@ -162,7 +167,7 @@ class _Notebook(TorchDispatchMode):
             self._note(args[0], args[1])
         elif name == "aten::mm":
             self._note(args[0], args[1].t())
-        elif name == "aten::addmm":
+        elif name in ("aten::addmm", "aten::addmm_"):
             self._note(args[1], args[2].t())
         return func(*args, **(kwargs or {}))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from policies.heads import HeadInput
 from policies.policy import Leaves, Policy
 from selfplay import data_parallel, losses
+from selfplay.compiled_gradients import CompiledGradients
 from selfplay.config import PPOConfig
 from selfplay.cuda_graphs import GraphedGradients
 from selfplay.data_parallel import Brought, Siblings
@@ -87,6 +88,8 @@ class Learner:
         self.pool = threads if self.num_shards > 1 else None
         self.grads = self.flat.new_empty(self.num_shards, self.flat.numel(), requires_grad=False)
         self.grad_views = [views(row, self.params) for row in self.grads]
+        fits = CompiledGradients.fits(policy, config)
+        self.compiled = CompiledGradients(policy, config) if fits else None
         self.graphed = GraphedGradients(self._whole, self._held) if self.device.type == "cuda" else None
 
     def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:
@@ -263,6 +266,8 @@ class Learner:
     def _gradients(self, batch: Batch, entropy_coef: float | Tensor, grads: list[Tensor]) -> Tensor:
         """The mean loss's gradients over these lanes, to `grads`; gives its terms' means (`_TERMS`)."""
         config, policy = self.config, self.policy
+        if self.compiled is not None and self.compiled.usable:
+            return torch.cat((self.compiled(batch, float(entropy_coef), grads), torch.zeros(1)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
             reference = self._magnet_head(batch)

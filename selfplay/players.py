@@ -81,7 +81,7 @@ class PolicyPlayer:
         policy = self.policy
         head, compiled = policy.head, policy.compiled
         if uniform is not None and isinstance(head, CategoricalHead) and compiled and compiled.usable:
-            stepped = compiled(obs, is_first, state)
+            stepped = compiled.step(obs, is_first, state)
             choice, logps = head.sampled(stepped.output[:, :-1], mask.get(""), uniform)
             value = stepped.output[:, -1] * float(policy.value_std) + float(policy.value_mean)
             return Decision({"": choice}, logps, value, stepped.state)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from policies import compiled_step, gemm
+from policies import gemm
+from policies.compiled import Compiled
 from policies.policy import Policy, PolicySpec
 from selfplay.optim import flatten_
 from selfplay.players import PolicyPlayer
@@ -129,12 +130,14 @@ def test_what_is_not_a_number_is_not_hidden():
 
 def test_it_is_not_for_gradients_nor_for_other_networks():
     policy = make()
-    assert not policy.compiled.usable  # autograd is on
-    with torch.no_grad():
-        assert policy.compiled.usable
-        policy.core.plain = True
-        assert not policy.compiled.usable
-        assert not make().double().compiled.usable
+    obs, is_first, state = rows(policy, 4)
+    inputs = {path: torch.as_tensor(leaf) for path, leaf in obs.items()}
+    out = policy.step(inputs, torch.from_numpy(is_first), torch.from_numpy(state))
+    assert out.value.requires_grad
+    assert policy.compiled.usable
+    policy.core.plain = True
+    assert not policy.compiled.usable
+    assert not make().double().compiled.usable
     assert make(core="gru").compiled is None
     assert make(critic="separate").compiled is None
 
@@ -159,7 +162,7 @@ def test_a_player_decides_the_same_either_way(masked, monkeypatch):
         return player.act(obs, mask, is_first, state, np.random.default_rng(2))
 
     one = decide()
-    monkeypatch.setattr(compiled_step.CompiledStep, "usable", False)
+    monkeypatch.setattr(Compiled, "usable", False)
     other = decide()
     assert one.action[""].dtype == other.action[""].dtype
     for got, wanted in zip((one.action[""], *one[1:]), (other.action[""], *other[1:]), strict=True):

@@ -1,0 +1,172 @@
+"""The loss's gradient by one kernel against autograd's."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from policies import gemm
+from policies.policy import Policy, PolicySpec
+from selfplay import compiled_gradients
+from selfplay.compiled_gradients import CompiledGradients
+from selfplay.config import PPOConfig
+from selfplay.learner import Batch, Learner
+
+pytestmark = pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+
+CHOICES = 6
+NETWORKS = {
+    "usual": {"encoder": (16,), "hidden_size": 24},
+    "no encoder": {"encoder": (), "hidden_size": 8},
+    "deep": {"encoder": (16, 9), "hidden_size": 17, "num_layers": 3},
+}
+
+
+def make(network="usual", config=None, start=0, threads=1):
+    torch.manual_seed(0)
+    box = spaces.Box(-5, 5, (3, 2))
+    policy = Policy(box, spaces.Discrete(CHOICES, start=start), PolicySpec(**NETWORKS[network]))
+    with torch.no_grad():
+        for param in policy.parameters():
+            param.add_(torch.randn_like(param) * 0.2)
+        policy.value_mean.fill_(0.4)
+        policy.value_std.fill_(1.7)
+    return Learner(policy, config or PPOConfig(), seed=0, num_threads=threads)
+
+
+def draw(learner, length=9, lanes=13, masked=True, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    legal = torch.rand(length, lanes, CHOICES, generator=generator) < 0.7
+    legal[..., 2] = True
+    choice = torch.where(normal(length, lanes) > 0, 2, legal.byte().argmax(-1)) + learner.policy.head.start
+    return Batch(
+        obs={"": normal(length, lanes, 3, 2)},
+        mask={"": legal} if masked else {},
+        is_first=torch.rand(length, lanes, generator=generator) < 0.2,
+        action={"": choice},
+        logp=-normal(length, lanes).abs() - 0.5,
+        advantage=normal(length, lanes),
+        target=normal(length, lanes) * 2,
+        state=normal(learner.policy.state_shape[0], 2, lanes, learner.policy.state_shape[2]),
+    )
+
+
+def both(learner, batch, entropy_coef=0.03):
+    """(terms, gradients) by the kernel and by autograd."""
+    assert learner.compiled.usable
+    found = []
+    for compiled in (learner.compiled, None):
+        kept, learner.compiled = learner.compiled, compiled
+        grad, terms = learner._shared_gradients(batch, torch.arange(batch.is_first.shape[1]), entropy_coef)
+        found.append((terms.clone(), grad.clone()))
+        learner.compiled = kept
+    return found
+
+
+def agree(learner, batch, **options):
+    (terms, grad), (wanted_terms, wanted) = both(learner, batch, **options)
+    torch.testing.assert_close(terms, wanted_terms, rtol=2e-5, atol=1e-6)
+    assert float((grad - wanted).abs().max()) < 3e-6 * float(wanted.abs().max())
+    for own, other in zip(
+        grad.split([x.numel() for x in learner.params]),
+        wanted.split([x.numel() for x in learner.params]),
+        strict=True,
+    ):
+        assert float((own - other).abs().max()) < 3e-5 * float(other.abs().max())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_networks(network, masked):
+    learner = make(network)
+    agree(learner, draw(learner, masked=masked))
+
+
+@pytest.mark.parametrize(("length", "lanes"), [(1, 1), (1, 40), (30, 1), (16, 70)])
+def test_sizes(length, lanes):
+    learner = make()
+    agree(learner, draw(learner, length, lanes))
+
+
+def test_coefficients():
+    learner = make(config=PPOConfig(clip=0.1, dual_clip=2.0, value_coef=1.3), start=3)
+    agree(learner, draw(learner), entropy_coef=0.2)
+
+
+def test_lanes_shared_among_threads():
+    learner = make(threads=2)
+    agree(learner, draw(learner))
+
+
+def test_which_losses_it_is_for():
+    policy = make().policy
+    assert CompiledGradients.fits(policy, PPOConfig())
+    assert not CompiledGradients.fits(policy, PPOConfig(magnet_coef=0.1))
+    assert not CompiledGradients.fits(policy, PPOConfig(autocast=True))
+    box, choice = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
+    for space, action, spec in (
+        (box, choice, PolicySpec(core="gru")),
+        (box, choice, PolicySpec(critic="separate")),
+        (box, spaces.MultiDiscrete([2, 3]), PolicySpec()),
+        (spaces.Discrete(100), choice, PolicySpec()),  # an embedding, which is learned too
+        (spaces.Box(0, 255, (3, 40, 40), np.uint8), choice, PolicySpec()),
+    ):
+        assert not CompiledGradients.fits(Policy(space, action, spec), PPOConfig())
+
+
+def test_what_is_not_finite_shows():
+    learner = make()
+    batch = draw(learner)
+    batch.obs[""][3, 2] = math.nan
+    (terms, _), _ = both(learner, batch)
+    assert not torch.isfinite(terms[:4]).all()
+
+
+# Broken kernels: the comparison must see each of them.
+
+ARGUMENTS = (
+    "x", "is_first", "state", "legal", "choice", "old_logp", "advantage", "target", "address", "widths",
+    "grad_address", "value_mean", "value_std", "bounds", "value_coef", "entropy_coef", "sums",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("is_first", np.zeros_like),
+        ("state", np.zeros_like),
+        ("legal", np.ones_like),
+        ("choice", np.zeros_like),
+        ("value_mean", np.zeros_like),
+        ("value_std", np.ones_like),
+        ("entropy_coef", np.zeros_like),
+        ("value_coef", np.zeros_like),
+        ("grad_address", lambda x: np.concatenate((x[:1], x[:1], x[2:]))),
+    ],
+    ids=str,
+)
+def test_a_broken_kernel_is_seen(monkeypatch, argument, change):
+    original: Any = compiled_gradients._gradients
+
+    def broken(*arguments):
+        named = dict(zip(ARGUMENTS, arguments, strict=True))
+        named[argument] = (
+            type(named[argument])(change(named[argument]))
+            if np.isscalar(named[argument])
+            else (change(named[argument]))
+        )
+        original(*named.values())
+
+    learner = make()
+    batch = draw(learner)
+    learner.grads.fill_(7.0)
+    monkeypatch.setattr(compiled_gradients, "_gradients", broken)
+    with pytest.raises(AssertionError):
+        agree(learner, batch)
