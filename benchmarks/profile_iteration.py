@@ -24,7 +24,7 @@ from policies import compiled, heads, linear, lstm, lstm_kernels, policy, unroll
 from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
 from selfplay import config as configuration
-from selfplay import lanes, learner, losses, part_play, players, rollout, worker
+from selfplay import compiled_gradients, lanes, learner, losses, part_play, players, rollout, worker
 from selfplay.engine import make_learners
 from selfplay.league.lineups import past_rows
 from selfplay.matches import MAIN, Lineups
@@ -61,6 +61,8 @@ PARTS: list[tuple[Any, str, str]] = [
     (lstm, "matmul_t", "GEMM"),
     (compiled.Compiled, "step", "forward: addresses, allocation"),
     (compiled, "_step", "kernel: forward, its GEMMs within"),
+    (compiled_gradients.CompiledGradients, "__call__", "update: encoding, allocation"),
+    (compiled_gradients, "_gradients", "kernel: loss and gradients, their GEMMs within"),
     (unroll_kernels, "forward", "kernel: unroll, its GEMMs within"),
     (unroll_kernels, "backward", "kernel: unroll backward, its GEMMs within"),
     (lstm_kernels, "forward", "kernel: cell"),

@@ -157,11 +157,7 @@ def test_a_broken_kernel_is_seen(monkeypatch, argument, change):
 
     def broken(*arguments):
         named = dict(zip(ARGUMENTS, arguments, strict=True))
-        named[argument] = (
-            type(named[argument])(change(named[argument]))
-            if np.isscalar(named[argument])
-            else (change(named[argument]))
-        )
+        named[argument] = change(named[argument])[()]
         original(*named.values())
 
     learner = make()
