@@ -23,8 +23,8 @@ from rich.table import Table
 from policies import compiled, heads, linear, lstm, lstm_kernels, policy, unroll_kernels
 from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
-from selfplay import config as configuration
 from selfplay import compiled_gradients, lanes, learner, losses, part_play, players, rollout, worker
+from selfplay import config as configuration
 from selfplay.engine import make_learners
 from selfplay.league.lineups import past_rows
 from selfplay.matches import MAIN, Lineups
