@@ -29,12 +29,9 @@ class CategoricalHead(Head):
         choice, logp = categorical.draw(x.flat, mask.get(""), uniform[:, 0])
         return {"": self._action(choice)}, logp
 
-    def sampled(
-        self, logits: np.ndarray, legal: np.ndarray | None, uniform: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`sample` of arrays on a CPU: logits and legal [R, n], uniform [R, 1] -> action [R], logp [R]."""
-        choice, logp = categorical.drawn(logits, legal, uniform[:, 0])
-        return (choice + self.start).astype(self.numpy_dtype), logp
+    def action(self, choice: np.ndarray) -> np.ndarray:
+        """The space's numbers of choices, counted from 0."""
+        return (choice + self.start if self.start else choice).astype(self.numpy_dtype, copy=False)
 
     def best(self, x: HeadInput, mask: Leaves) -> tuple[Leaves, Tensor]:
         choice, logp = categorical.best(x.flat, mask.get(""))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies import gemm, lstm_kernels, network_kernels
+from policies import gemm, head_kernels, lstm_kernels, network_kernels
 from policies.activations import JIT
 from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
@@ -22,9 +22,19 @@ from policies.lstm import LSTM
 
 
 class Stepped(NamedTuple):
-    """R rows after one decision."""
+    """R rows after one step."""
 
-    output: np.ndarray  # [R, K] of the output layer
+    output: np.ndarray  # [R, K] of the output layer, the value's as it is
+    value: np.ndarray  # [R] in units of reward
+    state: np.ndarray  # [L, 2, R, H]
+
+
+class Drawn(NamedTuple):
+    """R decisions, each a choice of n."""
+
+    choice: np.ndarray  # [R] int64, -1 where nothing is legal
+    logp: np.ndarray  # [R]
+    value: np.ndarray  # [R] in units of reward
     state: np.ndarray  # [L, 2, R, H]
 
 
@@ -32,12 +42,17 @@ class Compiled:
     """A policy's layers from observation to output; they may move, and their numbers change."""
 
     def __init__(
-        self, inputs: ObservationInput, encoder: MLP, core: LSTM, output_weight: Tensor, output_bias: Tensor
+        self,
+        inputs: ObservationInput,
+        encoder: MLP,
+        core: LSTM,
+        output: tuple[Tensor, Tensor],
+        value: tuple[Tensor, Tensor],
     ) -> None:
-        self._input, self._core = inputs, core
+        """output: weight and bias of its layer; value: mean and std of its last number's units."""
+        self._input, self._core, self._value = inputs, core, value
         layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
         hidden = zip(encoder.weight, encoder.bias, strict=True)
-        output = (output_weight, output_bias)
         self.params = [
             x for layer in (*hidden, *layers, output) for x in layer
         ]  # as `network_kernels` has them
@@ -54,20 +69,39 @@ class Compiled:
         return self._input.encoded(obs)
 
     def addresses(self) -> np.ndarray:
-        """Where the parameters lie now."""
-        return np.array([param.data_ptr() for param in self.params], np.int64)
+        """Where the parameters lie now, and mean and std of the value."""
+        return np.array([x.data_ptr() for x in (*self.params, *self._value)], np.int64)
 
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
-        """One decision: obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
+        """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
         x, state = self.encoded(obs), np.ascontiguousarray(state)
-        stepped = Stepped(np.empty((len(x), len(self.params[-1])), np.float32), np.empty_like(state))
+        output = np.empty((len(x), len(self.params[-1])), np.float32)
+        stepped = Stepped(output, np.empty(len(x), np.float32), np.empty_like(state))
         _step(x, is_first, state, self.addresses(), self.widths, *stepped)
         return stepped
 
+    def draw(
+        self,
+        obs: Mapping[str, np.ndarray],
+        legal: np.ndarray | None,
+        is_first: np.ndarray,
+        state: np.ndarray,
+        uniform: np.ndarray,
+    ) -> Drawn:
+        """`step` and `policies.categorical.drawn` of it; legal [R, n] bool, uniform [R] in [0, 1)."""
+        x, state, rows = self.encoded(obs), np.ascontiguousarray(state), len(is_first)
+        choices = len(self.params[-1]) - 1
+        if legal is None:
+            legal = np.ones((rows, choices), bool)
+        logp, value = np.empty((2, rows), np.float32)
+        drawn = Drawn(np.empty(rows, np.int64), logp, value, np.empty_like(state))
+        _draw(x, is_first, state, self.addresses(), self.widths, legal, uniform, choices, *drawn)
+        return drawn
+
 
 @numba.njit(**JIT)
-def _step(x, is_first, state, address, widths, y, after):  # type: ignore[no-untyped-def]
-    """x [R, F], is_first [R], state [L, 2, R, H] -> y [R, K] and the state after it, both written.
+def _step(x, is_first, state, address, widths, y, value, after):  # type: ignore[no-untyped-def]
+    """x [R, F], is_first [R], state [L, 2, R, H] -> y [R, K], value [R] and the state after it, all written.
 
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
@@ -88,4 +122,17 @@ def _step(x, is_first, state, address, widths, y, after):  # type: ignore[no-unt
         lstm_kernels.forward(gates, hidden_gates, bias, is_first, *cells)
         x, at = after[layer, 0], at + 3
     network_kernels.dense(x, address[at], address[at + 1], y)
+    mean, std = gemm.floats(address[at + 2], 1)[0], gemm.floats(address[at + 3], 1)[0]
+    for r in range(rows):
+        value[r] = y[r, y.shape[1] - 1] * std + mean
     gemm.set_num_threads(threads)
+
+
+@numba.njit(**JIT)
+def _draw(  # type: ignore[no-untyped-def]
+    x, is_first, state, address, widths, legal, uniform, choices, choice, logp, value, after
+):
+    """`_step` and a choice by its first numbers: choice, logp and value [R] are written."""
+    output = np.empty((x.shape[0], choices + 1), np.float32)
+    _step(x, is_first, state, address, widths, output, value, after)
+    head_kernels.sample(output[:, :choices], legal, uniform, choice, logp)

@@ -91,7 +91,7 @@ def backward(  # type: ignore[no-untyped-def]
 ):
     """From grad [M, K] of `forward`'s y to all weights' gradients, which are written; x, state get none."""
     (length, lanes), units = is_first.shape, state.shape[3]
-    rows, at = grad.shape[0], address.shape[0] - 2
+    rows, at = grad.shape[0], grad_address.shape[0] - 2
     grad_x = np.empty((rows, inputs[-1].shape[1] if len(inputs) > 1 else 0), np.float32)
     _dense_backward(grad, inputs[-1], address[at], grad_address[at], grad_address[at + 1], grad_x)
     place = len(inputs) - 2  # of the input of the layer at hand

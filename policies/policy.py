@@ -153,8 +153,8 @@ class Policy(nn.Module):
         self.register_buffer("value_std", torch.ones(()))
         self.compiled: Compiled | None = None
         if self.critic is None and not spec.points and isinstance(self.core, LSTM):
-            layers = (self.input, self.encoder, self.core, self.output_weight, self.output_bias)
-            self.compiled = Compiled(*layers)
+            output, value = (self.output_weight, self.output_bias), (self.value_mean, self.value_std)
+            self.compiled = Compiled(self.input, self.encoder, self.core, output, value)
 
     def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:
         sets = self.input.set_paths
@@ -213,8 +213,8 @@ class Policy(nn.Module):
         """`unroll` of one decision: leaves [R, ...], is_first [R]; the head's input [R, ...], value [R]."""
         if self.compiled is not None and self.compiled.usable and not torch.is_grad_enabled():
             arrays = {path: leaf.numpy() for path, leaf in obs.items()}
-            y, after = map(torch.from_numpy, self.compiled.step(arrays, is_first.numpy(), state.numpy()))
-            value = y[:, -1] * self.value_std + self.value_mean
+            stepped = self.compiled.step(arrays, is_first.numpy(), state.numpy())
+            y, value, after = map(torch.from_numpy, stepped)
             return Output(HeadInput(y[:, : self.head.num_inputs]), value, after)
         out = self.unroll({k: leaf[None] for k, leaf in obs.items()}, is_first[None], state)
         flat, entities, present = out.head

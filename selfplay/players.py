@@ -73,20 +73,21 @@ class PolicyPlayer:
         drawn = None if self.greedy else draw_uniform(self.policy, len(is_first), rng)
         return self.decide(obs, mask, is_first, state, drawn)
 
-    @torch.inference_mode()
     def decide(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, uniform: np.ndarray | None
     ) -> Decision:
         """What follows from uniform [R, U] in [0, 1); None: the likeliest actions."""
-        policy = self.policy
-        head, compiled = policy.head, policy.compiled
+        head, compiled = self.policy.head, self.policy.compiled
         if uniform is not None and isinstance(head, CategoricalHead) and compiled and compiled.usable:
-            stepped = compiled.step(obs, is_first, state)
-            choice, logps = head.sampled(stepped.output[:, :-1], mask.get(""), uniform)
-            value = stepped.output[:, -1] * float(policy.value_std) + float(policy.value_mean)
-            return Decision({"": choice}, logps, value, stepped.state)
-        out = self._step(obs, is_first, state)
-        legal = self._tensors(mask)
+            choice, logp, value, after = compiled.draw(obs, mask.get(""), is_first, state, uniform[:, 0])
+            return Decision({"": head.action(choice)}, logp, value, after)
+        return self._decide(obs, mask, is_first, state, uniform)
+
+    @torch.inference_mode()
+    def _decide(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, uniform: np.ndarray | None
+    ) -> Decision:
+        out, head, legal = self._step(obs, is_first, state), self.policy.head, self._tensors(mask)
         if uniform is None:
             action, logp = head.best(out.head, legal)
         else:

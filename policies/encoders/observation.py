@@ -69,6 +69,8 @@ class ObservationInput(nn.Module):
             raise ValueError("no encoder for an observation without numbers")
         self.leaf = nn.ModuleList(cast(list[nn.Module], encoders))
         self.set = nn.ModuleList(sets)
+        pairs = [(path, x) for path, x in zip(self.leaf_paths, encoders, strict=True) if isinstance(x, Flat)]
+        self._all_flat = pairs if len(pairs) == len(encoders) and not sets else None
 
     def forward(self, obs: Mapping[str, Tensor]) -> Encoded:
         """Leaves [M, ...] by path; those of other paths are not looked at."""
@@ -80,11 +82,12 @@ class ObservationInput(nn.Module):
         return Encoded(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), entities, present)
 
     def encoded(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """`forward`'s x [M, K] as an array, on a CPU and outside autograd; leaves [M, ...]."""
-        if self.set_paths or not all(isinstance(encoder, Flat) for encoder in self.leaf):
-            return self({path: torch.as_tensor(leaf) for path, leaf in obs.items()}).x.contiguous().numpy()
-        pairs = zip(self.leaf_paths, cast(list[Flat], self.leaf), strict=True)
-        parts = [encoder.encoded(obs[path]) for path, encoder in pairs]
+        """`forward`'s x [M, K] as an array, on a CPU and without gradients; leaves [M, ...]."""
+        if self._all_flat is None:
+            with torch.no_grad():
+                x = self({path: torch.as_tensor(leaf) for path, leaf in obs.items()}).x
+            return x.contiguous().numpy()
+        parts = [encoder.encoded(obs[path]) for path, encoder in self._all_flat]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @torch.no_grad()
