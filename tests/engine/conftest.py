@@ -14,9 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[None]:
-    """A cluster in which this process is the driver; `RayEngine` finds it and leaves it running."""
+    """A cluster in which this process is the driver; `RayEngine` finds it and leaves it running.
+
+    One for all files of a folder: a test that is the driver of another cluster lies elsewhere.
+    """
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets have short paths

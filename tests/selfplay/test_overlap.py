@@ -17,7 +17,7 @@ from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
 from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
 
-STEPS = 64 * 2 * 3  # of an iteration: games, seats, length
+STEPS = 16 * 2 * 3  # of an iteration: games, seats, length
 
 
 def config_of(staleness=1, **changes):
@@ -25,7 +25,7 @@ def config_of(staleness=1, **changes):
     table = {
         "env": {"id": "connect_four"},
         "policy": {"encoder": [8], "hidden_size": 6},
-        "rollout": {"num_games": 64, "num_workers": 0, "fragment_length": 3, "staleness": staleness},
+        "rollout": {"num_games": 16, "num_workers": 0, "fragment_length": 3, "staleness": staleness},
         "ppo": {"anneal_steps": 2000},
         "league": {"snapshot_iterations": 100, "rating_games": 2},
         "checkpoint": {"seconds": "none"},
@@ -131,9 +131,9 @@ def test_an_exploiter_that_is_done_while_it_plays_ahead_is_frozen_one_iteration_
 
 def test_roles_in_two_parts_are_the_run_at_once(tmp_path):
     changes = {"checkpoint": {"iterations": 4, "seconds": "none"}, "league": ROLES}
-    trained(tmp_path / "whole", stop={"iterations": 12}, **changes)
-    trained(tmp_path / "parts", stop={"iterations": 8}, **changes)
-    trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
+    trained(tmp_path / "whole", stop={"iterations": 8}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 4}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 8}, resume=True, **changes)
     assert test_roles.rows(tmp_path / "whole") == test_roles.rows(tmp_path / "parts")
     assert test_roles.tables(tmp_path / "whole") == test_roles.tables(tmp_path / "parts")
 
