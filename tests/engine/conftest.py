@@ -14,12 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A cluster in which this process is the driver; `RayEngine` finds it and leaves it running.
-
-    One for all files of a folder: a test that is the driver of another cluster lies elsewhere.
-    """
+    """A cluster in which this process is the driver; `RayEngine` finds it and leaves it running."""
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets have short paths

@@ -17,7 +17,7 @@ from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
 from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
 
-STEPS = 16 * 2 * 3  # of an iteration: games, seats, length
+STEPS = 64 * 2 * 3  # of an iteration: games, seats, length
 
 
 def config_of(staleness=1, **changes):
@@ -25,7 +25,7 @@ def config_of(staleness=1, **changes):
     table = {
         "env": {"id": "connect_four"},
         "policy": {"encoder": [8], "hidden_size": 6},
-        "rollout": {"num_games": 16, "num_workers": 0, "fragment_length": 3, "staleness": staleness},
+        "rollout": {"num_games": 64, "num_workers": 0, "fragment_length": 3, "staleness": staleness},
         "ppo": {"anneal_steps": 2000},
         "league": {"snapshot_iterations": 100, "rating_games": 2},
         "checkpoint": {"seconds": "none"},
