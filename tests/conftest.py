@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from functools import cache
@@ -20,6 +21,15 @@ ROOT = Path(__file__).parents[1]
 # The first call of a compiled function takes seconds, so no deadline; in CI the same examples every time.
 hypothesis.settings.register_profile("selfplay", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("selfplay")
+
+
+# Torch, numba and thousands of tests are a million objects: Python looks for garbage among them less often.
+gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, so it is not looked at again."""
+    gc.freeze()
 
 
 ALONE = "alone"

@@ -176,6 +176,7 @@ class Recorder:
         self.found: dict[bytes, Noted] = {}
         self.results: list[MatchResults] = []
         self.counted = 0
+        self.noted = 0  # of the finished matches: their decisions are in `found`
         self.lanes = 0
 
     def add(self, players: Mapping[str, Player]) -> None:
@@ -206,11 +207,12 @@ class Recorder:
         assert set(self.rollout.matches.ids) == used, "players are kept who sit nowhere"
 
     def _note_all(self) -> None:
-        for match in [*self.env.finished, *self.env.playing.values()]:
+        for match in [*self.env.finished[self.noted :], *self.env.playing.values()]:
             for seat, decisions in enumerate(match.seats):
                 if match.lineup[seat] == MAIN:
                     for noted in decisions:
                         assert self.found.setdefault(key(noted.obs), noted) is noted, "two views are alike"
+        self.noted = len(self.env.finished)
 
     def check_lanes(self, fragment: Fragment) -> None:
         """Every lane is decisions of MAIN, one after the other, each handed over once and in order."""

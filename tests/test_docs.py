@@ -114,15 +114,24 @@ def test_the_example_trains_from_its_own_folder(folder):
     assert [row["iteration"] for row in rows] == [1, 2, 3]
 
 
-def test_the_example_is_played(folder):
-    played = script("selfplay.cli", "play", "runs/nim", "random", "--games", "20", "--json", cwd=folder)
-    assert played.returncode == 0, played.stderr
-    assert json.loads(played.stdout)["games"] == 20
+@pytest.fixture
+def inside(folder, monkeypatch):
+    """As a process that was started there: the command itself must find the game."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(folder))])
+    yield
+    sys.modules.pop("nim", None)
 
 
-def test_the_example_is_played_by_the_short_name(folder):
-    played = script("selfplay.play", "runs/nim", "random", "--games", "2", "--json", cwd=folder)
-    assert played.returncode == 0, played.stderr
+def test_the_example_is_played(inside, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["selfplay", "play", "runs/nim", "random", "--games", "20", "--json"])
+    assert cli.main() == 0, capfd.readouterr().err
+    assert json.loads(capfd.readouterr().out)["games"] == 20
+
+
+def test_the_example_is_played_by_the_short_name(inside, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["play", "runs/nim", "random", "--games", "2", "--json"])
+    assert play.main() == 0, capfd.readouterr().err
 
 
 # Links and commands.

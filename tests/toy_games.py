@@ -195,22 +195,24 @@ class ToyGame:
         self.history = np.zeros((num_games, LONGEST, seats), np.int64)
 
     def restart(self, games: np.ndarray, seeds: np.ndarray) -> None:
-        for game, seed in zip(games, seeds, strict=True):
-            self.matches[game] = self.rules(np.random.default_rng(int(seed)))
-            self.seed[game], self.time[game], self.history[game] = seed, 0, 0
-            self.reward[game], self.over[game] = 0, False
-            self.terminated[game] = self.truncated[game] = self.ended[game] = False
+        self.seed[games], self.time[games], self.history[games] = seeds, 0, 0
+        self.reward[games], self.over[games] = 0, False
+        self.terminated[games] = self.truncated[games] = self.ended[games] = False
+        for game, seed in zip(games.tolist(), seeds.tolist(), strict=True):
+            self.matches[game] = self.rules(np.random.default_rng(seed))
             self._show(game)
 
     def step(self, actions: tuple[Tree, ...]) -> None:
         action = actions[0][""]
-        for game, seat in np.argwhere(self.to_act):
-            chosen, legal = action[game, seat], np.flatnonzero(self.groups[0].mask[""][game, seat])
-            if chosen not in legal:
-                raise GameError(f"{self.id}, match {game}, seat {seat}: action {chosen} is not of {legal}")
+        mask = self.groups[0].mask[""]
+        known = mask & (action[..., None] == np.arange(mask.shape[-1]))
+        for game, seat in np.argwhere(self.to_act & ~known.any(axis=-1)):
+            chosen, legal = action[game, seat], np.flatnonzero(mask[game, seat])
+            raise GameError(f"{self.id}, match {game}, seat {seat}: action {chosen} is not of {legal}")
         self.reward[self.over] = 0
+        played = np.where(self.to_act, action, 0)
         for game in np.flatnonzero(~self.over):
-            chosen = np.where(self.to_act[game], action[game], 0)
+            chosen = played[game]
             self.history[game, self.time[game]] = chosen
             self.time[game] += 1
             reward, terminated, truncated = self.matches[game].step(chosen)
@@ -221,13 +223,13 @@ class ToyGame:
 
     def _show(self, game: int) -> None:
         match, group = self.matches[game], self.groups[0]
-        self.to_act[game] = match.to_act & ~self.over[game]
-        for seat in range(len(self.teams)):
-            valid = self.to_act[game, seat] or self.truncated[game, seat]
-            for path, leaf in group.obs.items():
-                blank = np.nan if leaf.dtype == np.float32 else 0
-                leaf[game, seat] = match.obs(seat)[path] if valid else blank
-            group.mask[""][game, seat] = match.mask[seat] & self.to_act[game, seat]
+        to_act = self.to_act[game] = match.to_act & ~self.over[game]
+        group.mask[""][game] = match.mask & to_act[:, None]
+        for leaf in group.obs.values():
+            leaf[game] = np.nan if leaf.dtype == np.float32 else 0
+        for seat in np.flatnonzero(to_act | self.truncated[game]):
+            for path, x in match.obs(seat).items():
+                group.obs[path][game, seat] = x
 
     def _arrays(self) -> Tree:
         names = ("to_act", "reward", "terminated", "truncated", "over", "ended", "seed", "time", "history")

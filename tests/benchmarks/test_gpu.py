@@ -8,7 +8,8 @@ from benchmarks import gpu
 from selfplay import floor
 
 
-def test_every_part_gives_figures(tmp_path):
+def test_every_part_gives_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "QUICK", gpu.QUICK._replace(workers=1))  # each a process that imports all
     file = tmp_path / "gpu.json"
     rows = gpu.main(
         ["--device", "cpu", "--quick", "--json", str(file), "--parts", "learner", "copies", "stacks"]

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -126,11 +124,11 @@ def test_phases_side_by_side_sum_to_more_than_the_whole():
     assert split["other"].seconds == 0.75 + 0.125
 
 
-def test_json_is_the_last_line_and_all_of_stdout():
-    command = [sys.executable, "-m", "selfplay", "bench", "connect_four", "--json", "--seconds", "1", *TINY]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    [line] = ended.stdout.splitlines()
+def test_json_is_the_last_line_and_all_of_stdout(capfd):
+    code = cli.main(["bench", "connect_four", "--json", "--seconds", "1", *TINY])
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    [line] = out.splitlines()
     told = json.loads(line)
     assert told["decisions_per_s"] * told["seconds"] == pytest.approx(told["agent_steps"])
     assert told["agent_steps"] == told["iterations"] * 16 * 2 * 4

@@ -159,14 +159,14 @@ def test_nothing_is_found_where_there_is_nothing():
 
 
 def test_it_is_no_more_than_the_exact_number():
-    found = _bound("random", "kuhn_poker", Effort(budget=16_000, seeds=1, games=1024, seed=0))
+    found = _bound("random", "kuhn_poker", Effort(budget=8000, seeds=1, games=512, seed=0))
     assert found.ci95[0] < 11 / 12
     assert found.nash_conv > 0.3
 
 
 def test_the_same_effort_gives_the_same_bound():
     first, again, other = (
-        _bound("random", "kuhn_poker", Effort(budget=2048, seeds=seeds, games=64, seed=5))
+        _bound("random", "kuhn_poker", Effort(budget=512, seeds=seeds, games=64, seed=5))
         for seeds in (1, 1, 2)
     )
     assert first == again
@@ -174,13 +174,13 @@ def test_the_same_effort_gives_the_same_bound():
 
 
 def test_three_seats_each_alone():
-    found = _bound("random", "openspiel:kuhn_poker(players=3)", Effort(4096, 1, 64, 0))
+    found = _bound("random", "openspiel:kuhn_poker(players=3)", Effort(512, 1, 64, 0))
     assert [gain.seats for gain in found.gains] == [[0], [1], [2]]
 
 
 def test_teams_and_groups_of_their_own():
     """A speaker and a listener have a policy each; as one team's seats, each deviates alone."""
-    found = _bound("random", "signalling", Effort(4096, 1, 64, 0))
+    found = _bound("random", "signalling", Effort(512, 1, 64, 0))
     assert [gain.seats for gain in found.gains] == [[0], [1]]
 
 
@@ -222,7 +222,7 @@ def test_a_run_its_past_selves_and_the_report(capfd, run_dir):
     )
     assert cli.main(words.split()) == 0
     before = sorted(run_dir.rglob("*"))
-    options = ["--method", "lower_bound", "--budget", "2000", "--games", "64", "--seeds", "2"]
+    options = ["--method", "lower_bound", "--budget", "500", "--games", "64", "--seeds", "2"]
     found = []
     for player in (str(run_dir), f"{run_dir}:main-000000", f"{run_dir}:random"):
         capfd.readouterr()
@@ -237,7 +237,7 @@ def test_a_run_its_past_selves_and_the_report(capfd, run_dir):
         assert each["nash_conv"] == pytest.approx(sum(gain["gain"] for gain in each["gains"]))
         assert each["exploitability"] == each["nash_conv"] / 2
         assert each["ci95"][0] <= each["nash_conv"] <= each["ci95"][1]
-        assert (each["budget"], each["seeds"], each["games"], each["seed"]) == (2000, 2, 64, 0)
+        assert (each["budget"], each["seeds"], each["games"], each["seed"]) == (500, 2, 64, 0)
         assert each["information_states"] is None
     assert exploitability.main([str(run_dir), *options]) == 0
     assert "NashConv            at least" in capfd.readouterr().out
@@ -254,7 +254,7 @@ def test_without_being_told_it_is_a_lower_bound_where_nothing_else_can_be_had(ca
 
 
 def test_ctrl_c_ends_it_at_once():
-    words = "exploitability bot:one_ply --env connect_four --budget 100000000"
+    words = "exploitability bot:rock --env rock_paper_scissors --budget 100000000"
     process = subprocess.Popen(
         [sys.executable, "-m", "selfplay", *words.split()], stderr=subprocess.PIPE, text=True
     )

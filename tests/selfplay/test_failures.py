@@ -154,7 +154,7 @@ def test_a_vector_game_that_raises_is_made_anew():
     Burning.steps = 0
     worker, main = opened(config_of("Burning", max_failures=10**6, games=4))
     finished, batches = 0, []
-    for _ in range(8):
+    for _ in range(4):
         batch, results = worker.rollout.collect()
         batches.append(batch[0])
         finished += len(results.seed)

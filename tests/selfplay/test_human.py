@@ -1,8 +1,8 @@
 import contextlib
 import io
 import json
+import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -121,19 +121,18 @@ def test_a_draw_is_said_to_be_one(typed, capsys):
     assert "A draw between player 1 and player 2." in capsys.readouterr().out
 
 
-def test_through_a_pipe():
-    words = ["-m", "selfplay.play", "human", "human", "--games", "1", "--env", "connect_four"]
-    done = subprocess.run(
-        [sys.executable, *words],
-        input="\n".join(["9", *FOUR_IN_COLUMN_1]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "'9' is not a legal move." in done.stdout
-    assert "X has won" in done.stdout
-    assert "wins           1" in done.stdout
-    assert done.stderr == ""
+def test_through_a_pipe(monkeypatch, capfd):
+    ours, theirs = os.pipe()
+    os.write(theirs, "\n".join(["9", *FOUR_IN_COLUMN_1]).encode())
+    os.close(theirs)
+    with os.fdopen(ours) as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        assert play.main(["human", "human", "--games", "1", "--env", "connect_four"]) == 0
+    out, err = capfd.readouterr()
+    assert "'9' is not a legal move." in out
+    assert "X has won" in out
+    assert "wins           1" in out
+    assert err == ""
 
 
 def test_needs_one_slot():

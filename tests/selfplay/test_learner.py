@@ -326,11 +326,11 @@ def test_normalized_values_mean_what_they_meant():
 def test_the_size_of_rewards_does_not_matter_once_it_is_normalised(changes):
     errors = []
     for unit in (1.0, 1000.0):
-        env = TOYS["bandit"](32)
+        env = TOYS["bandit"](16)
         policy = make_policy(env, bold=False)
         policy.requires_grad_()
-        learner = make_learner(policy, lr=0.01, entropy=0.0, **changes)
-        errors.append(train(learner, TOYS["bandit"](32), 40, unit=unit))
+        learner = make_learner(policy, lr=0.02, entropy=0.0, **changes)
+        errors.append(train(learner, TOYS["bandit"](16), 20, unit=unit))
     assert errors[1] == pytest.approx(errors[0], abs=0.15)
     assert min(errors) > 0.5
 
@@ -501,16 +501,16 @@ def train(learner, env, updates, *, length=6, unit=1.0):
 )
 def test_it_learns_a_bandit(changes):
     """Guessing earns 0, naming the cue 1."""
-    env = TOYS["bandit"](32)
-    learner = make_learner(make_policy(env, bold=False).requires_grad_(), lr=0.01, entropy=0.0, **changes)
-    assert train(learner, env, 60) > 0.9
+    env = TOYS["bandit"](16)
+    learner = make_learner(make_policy(env, bold=False).requires_grad_(), lr=0.02, entropy=0.0, **changes)
+    assert train(learner, env, 30) > 0.9
 
 
 def test_it_learns_to_remember():
     """The cue is seen two decisions before it is asked for: without memory the mean is 0."""
-    env = TOYS["memory"](32)
+    env = TOYS["memory"](16)
     learner = make_learner(make_policy(env, bold=False).requires_grad_(), lr=0.02, entropy=0.01, gamma=0.9)
-    assert train(learner, env, 120) > 0.8
-    env = TOYS["memory"](32)
+    assert train(learner, env, 60) > 0.8
+    env = TOYS["memory"](16)
     without = make_learner(make_policy(env, core="none", bold=False).requires_grad_(), lr=0.02)
-    assert abs(train(without, env, 40)) < 0.3
+    assert abs(train(without, env, 30)) < 0.3

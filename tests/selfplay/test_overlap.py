@@ -131,9 +131,9 @@ def test_an_exploiter_that_is_done_while_it_plays_ahead_is_frozen_one_iteration_
 
 def test_roles_in_two_parts_are_the_run_at_once(tmp_path):
     changes = {"checkpoint": {"iterations": 4, "seconds": "none"}, "league": ROLES}
-    trained(tmp_path / "whole", stop={"iterations": 12}, **changes)
-    trained(tmp_path / "parts", stop={"iterations": 8}, **changes)
-    trained(tmp_path / "parts", stop={"iterations": 12}, resume=True, **changes)
+    trained(tmp_path / "whole", stop={"iterations": 8}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 4}, **changes)
+    trained(tmp_path / "parts", stop={"iterations": 8}, resume=True, **changes)
     assert test_roles.rows(tmp_path / "whole") == test_roles.rows(tmp_path / "parts")
     assert test_roles.tables(tmp_path / "whole") == test_roles.tables(tmp_path / "parts")
 

@@ -242,10 +242,10 @@ def test_a_part_that_nobody_decided_in_stays_as_it_is():
 def test_a_resumed_run_of_several_policies_is_the_same_run(tmp_path, env_id, policy):
     """Their weights, optimisers, lanes, previous actions and past selves."""
     policy = {"encoder": [12], "hidden_size": 10} | policy
-    run(config_of(env_id, 8, policy=policy), tmp_path / "whole", resume=False)
-    run(config_of(env_id, 4, policy=policy), tmp_path / "parts", resume=False)
-    run(config_of(env_id, 8, policy=policy), tmp_path / "parts", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts", 8)
+    run(config_of(env_id, 6, policy=policy), tmp_path / "whole", resume=False)
+    run(config_of(env_id, 3, policy=policy), tmp_path / "parts", resume=False)
+    run(config_of(env_id, 6, policy=policy), tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
     arrays, _ = checkpoint.load(checkpoint.newest(tmp_path / "whole" / "checkpoints"))
     assert all(name.count("/") for name in arrays["learner"] if name.startswith("policy:"))
 

@@ -15,7 +15,7 @@ from gymnasium.spaces import Discrete, MultiBinary
 from envs.bots import random_bot
 from envs.connect_four import ConnectFour, one_ply
 from envs.vector import Group
-from selfplay import checkpoint, config, contestants, play, recording, worker
+from selfplay import checkpoint, cli, config, contestants, play, recording, worker
 from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, elo_difference, evaluate, rotations, score_interval, summary
 from selfplay.league.league import League
@@ -641,11 +641,10 @@ def test_render_shows_boards_and_thoughts(run, capsys):
     played(capsys, run, "random", "--games", 2, "--render")  # boards go to stderr: stdout is one line
 
 
-def test_json_is_the_only_line_of_stdout(run):
-    words = ["-m", "selfplay", "play", str(run), "random", "--games", "10", "--seed", "4", "--json"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
-    assert done.stdout.count("\n") == 1
-    result = json.loads(done.stdout)
+def test_json_is_the_only_line_of_stdout(run, capfd):
+    assert cli.main(["play", str(run), "random", "--games", "10", "--seed", "4", "--json"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    result = json.loads(line)
     assert list(result) == JSON_KEYS
     low, high = result["score_ci95"]
     assert 0 <= low < result["mean_score"] < high <= 1

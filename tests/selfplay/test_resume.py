@@ -1,6 +1,7 @@
 """A resumed run is the same run: numbers, weights, league; and where it cannot be, it says so."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def train(path, iterations, *, resume=False, **changes):
     assert run(config_of(iterations, **changes), path, resume) == 0
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of six iterations at once, to be read."""
+    path = tmp_path_factory.mktemp("at_once") / "whole"
+    train(path, 6)
+    return path
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """Its first three iterations, to be copied."""
+    path = tmp_path_factory.mktemp("in_parts") / "half"
+    train(path, 3)
+    return path
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -80,36 +97,34 @@ def train(path, iterations, *, resume=False, **changes):
 )
 def test_a_run_in_two_parts_is_the_run_at_once(tmp_path, changes):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(whole, 12, **changes)
-    train(parts, 6, **changes)
-    train(parts, 12, resume=True, **changes)
-    assert_same_run(whole, parts, 12)
-    config = config_of(12, **changes)
+    train(whole, 6, **changes)
+    train(parts, 3, **changes)
+    train(parts, 6, resume=True, **changes)
+    assert_same_run(whole, parts, 6)
+    config = config_of(6, **changes)
     known, weights, rng = players(whole, config)
     known_parts, weights_parts, rng_parts = players(parts, config)
     assert known == known_parts
     assert rng == rng_parts
-    assert sum(player.kind == "snapshot" for player in known) == 7  # at 0, 2, .. 12
+    assert sum(player.kind == "snapshot" for player in known) == 4  # at 0, 2, 4, 6
     for name, arrays in weights.items():
         assert all(np.array_equal(x, weights_parts[name][key]) for key, x in arrays.items())
 
 
-def test_what_was_done_after_the_checkpoint_is_done_again(tmp_path):
-    """As after a crash: iterations 5 and 6 were played, the newest checkpoint is of 4."""
-    whole, crashed = tmp_path / "whole", tmp_path / "crashed"
-    train(whole, 8)
-    train(crashed, 6)
+def test_what_was_done_after_the_checkpoint_is_done_again(whole, tmp_path):
+    """As after a crash: iteration 5 was played, the newest checkpoint is of 4."""
+    crashed = tmp_path / "crashed"
+    train(crashed, 5)
     newest = checkpoint.newest(crashed / "checkpoints")
-    assert newest.name == "iteration-00000006"
+    assert newest.name == "iteration-00000005"
     newest.rename(tmp_path / "lost")
-    train(crashed, 8, resume=True)
-    assert_same_run(whole, crashed, 8)
+    train(crashed, 6, resume=True)
+    assert_same_run(whole, crashed, 6)
 
 
-def test_a_run_that_died_before_its_last_checkpoint_is_not_at_its_end(tmp_path):
-    whole, crashed = tmp_path / "whole", tmp_path / "crashed"
-    train(whole, 6)
-    train(crashed, 6)
+def test_a_run_that_died_before_its_last_checkpoint_is_not_at_its_end(whole, tmp_path):
+    crashed = tmp_path / "crashed"
+    shutil.copytree(whole, crashed)
     checkpoint.newest(crashed / "checkpoints").rename(tmp_path / "lost")
     train(crashed, 6, resume=True)
     assert_same_run(whole, crashed, 6)
@@ -124,22 +139,21 @@ def test_an_end_that_was_reached_changes_nothing(tmp_path, capfd):
     assert (tmp_path / "run" / "config.toml").read_text() == before
 
 
-def test_what_the_user_can_mend_in_mid_run_loses_no_run(tmp_path, monkeypatch):
+def test_what_the_user_can_mend_in_mid_run_loses_no_run(whole, tmp_path, monkeypatch):
     """Such as a full disk, which the league's database tells of."""
     commit = League.commit
 
     def full(self, iteration):
-        if iteration == 6:
+        if iteration == 5:
             raise LeagueError("database or disk is full")
         commit(self, iteration)
 
     with monkeypatch.context() as patch:
         patch.setattr(League, "commit", full)
         with pytest.raises(LeagueError):
-            train(tmp_path / "run", 8)
-    train(tmp_path / "run", 8, resume=True)
-    train(tmp_path / "whole", 8)
-    assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
+            train(tmp_path / "run", 6)
+    train(tmp_path / "run", 6, resume=True)
+    assert_same_run(whole, tmp_path / "run", 6)
 
 
 def test_a_run_that_failed_before_its_first_iteration_is_begun_again(tmp_path, monkeypatch):
@@ -214,10 +228,9 @@ def begin_matches_anew(monkeypatch):
 @pytest.mark.parametrize(
     "plant", [forget_the_draws, forget_the_recurrent_states, forget_the_league, begin_matches_anew]
 )
-def test_a_run_that_is_not_the_same_is_seen(monkeypatch, tmp_path, plant):
-    train(tmp_path / "whole", 6)
-    train(tmp_path / "parts", 3)
+def test_a_run_that_is_not_the_same_is_seen(monkeypatch, whole, half, tmp_path, plant):
+    shutil.copytree(half, tmp_path / "parts")
     plant(monkeypatch)
     train(tmp_path / "parts", 6, resume=True)
     with pytest.raises(AssertionError):
-        assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
+        assert_same_run(whole, tmp_path / "parts", 6)

@@ -123,7 +123,7 @@ def test_an_exploiter_plays_as_it_is_in_the_newest_checkpoint(tmp_path):
 
 
 def test_an_exploiter_that_the_run_went_on_without(tmp_path):
-    alone = config(10, main_exploiters=0, league_exploiters=0)
+    alone = config(6, main_exploiters=0, league_exploiters=0)
     path = trained(tmp_path / "run", 5, league_exploiters=0, exploiter_iterations=20)
     assert train.run(alone, path, resume=True) == 0
     with pytest.raises(UserError, match=r"main_exploiter_0 is not in the run's newest checkpoint$"):
@@ -154,17 +154,17 @@ def test_an_exploiter_is_frozen_before_it_begins_anew(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("matchmaker", ["alphastar", "nash"])
 def test_a_resumed_run_of_several_learners_is_the_same_run(tmp_path, matchmaker):
-    whole = trained(tmp_path / "whole", 11, matchmaker=matchmaker)
-    path = trained(tmp_path / "parts", 8, matchmaker=matchmaker)
+    whole = trained(tmp_path / "whole", 8, matchmaker=matchmaker)
+    path = trained(tmp_path / "parts", 6, matchmaker=matchmaker)
     newest = checkpoint.newest(path / "checkpoints")
-    assert newest.name.endswith("08")
+    assert newest.name.endswith("06")
     # What came after the checkpoint of iteration 5 is forgotten and played again.
     for folder in (path / "checkpoints").iterdir():
         if not folder.name.endswith("05"):
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
-    assert train.run(config(11, matchmaker=matchmaker), path, resume=True) == 0
+    assert train.run(config(8, matchmaker=matchmaker), path, resume=True) == 0
     assert rows(path) == rows(whole)
     ours, theirs = tables(path), tables(whole)
     for name in theirs:
