@@ -40,8 +40,8 @@ from selfplay.sections import (
 
 __all__ = [
     "CONFIGS", "CheckpointConfig", "Config", "EnvConfig", "LeagueConfig", "PPOConfig", "PolicyConfig",
-    "RolloutConfig", "StopConfig", "bundled_names", "check_lanes", "dump", "find", "leaves", "load",
-    "num_cores", "read", "resolve", "resolve_num_workers",
+    "RolloutConfig", "StopConfig", "bundled_names", "check_lanes", "dump", "find", "is_python_game", "leaves",
+    "load", "num_cores", "read", "resolve", "resolve_num_workers",
 ]  # fmt: skip
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -274,8 +274,8 @@ class Config(Section):
     num_learners: Count | Literal["auto"] = Field(
         default="auto",
         description="processes that learn, each from its share of the workers' batches, on a GPU of its own "
-        "where device is cuda; no more than rollout workers; auto: one on a GPU or among several machines, "
-        "on one machine's CPU as many as workers, up to 8",
+        "where device is cuda; no more than rollout workers; auto: one on a GPU, among several machines or "
+        "where every match is a Python object, else as many as workers, up to 8",
     )
 
     @model_validator(mode="after")
@@ -296,7 +296,7 @@ class Config(Section):
         if not isinstance(rollout, dict | None) or (rollout or {}).get("num_games", AUTO) != AUTO:
             return table
         id = env.get("id") if isinstance(env, dict) else None
-        slow = str(id).partition(":")[0] in PYTHON_GAMES
+        slow = is_python_game(str(id))
         return table | {"rollout": (rollout or {}) | {"num_games": 128 if slow else 1024}}
 
 
@@ -374,6 +374,11 @@ def leaves() -> Iterator[tuple[str, str, Any, str]]:
             default = None if leaf.is_required() else leaf.default
             schema = definitions[model.__name__]["properties"][key]
             yield f"{name}.{key}", leaf.description or "", default, allowed(schema)
+
+
+def is_python_game(env_id: str) -> bool:
+    """Whether its matches are Python objects: slow to play, so that learning is a small part of the time."""
+    return env_id.partition(":")[0] in PYTHON_GAMES
 
 
 def resolve_num_workers(config: Config) -> int:

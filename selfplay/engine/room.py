@@ -10,7 +10,7 @@ from typing import NamedTuple
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from selfplay.config import Config, resolve_num_workers
+from selfplay.config import Config, is_python_game, resolve_num_workers
 from selfplay.errors import UserError
 
 ROOM_SECONDS = 60.0
@@ -91,7 +91,8 @@ def fit_learners(config: Config, num_rollouts: int, device: str, num_gpus: int) 
     wanted = config.num_learners
     if wanted == "auto":
         machines = sum(node["Alive"] for node in ray.nodes())
-        return 1 if device == "cuda" or machines > 1 else min(num_rollouts, MOST_LEARNERS)
+        alone = device == "cuda" or machines > 1 or is_python_game(config.env.id)
+        return 1 if alone else min(num_rollouts, MOST_LEARNERS)
     if wanted > num_rollouts:
         raise UserError(
             f"num_learners={wanted}, but {num_rollouts} rollout workers: every learner takes "
