@@ -150,7 +150,7 @@ ARGUMENTS = (
         ("value_coef", np.zeros_like),
         ("grad_address", lambda x: np.concatenate((x[:1], x[:1], x[2:]))),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
 )
 def test_a_broken_kernel_is_seen(monkeypatch, argument, change):
     original: Any = compiled_gradients._gradients
