@@ -1,9 +1,9 @@
-"""tanh and the logistic function for kernels of recurrent cells, and the options these are compiled with.
-
-Numba caches a kernel by its own file alone: after a change here, delete `policies/__pycache__`.
-"""
+"""tanh and the logistic function for kernels of recurrent cells, and the options these are compiled with."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
 
 import numba
 import numpy as np
@@ -37,3 +37,14 @@ def tanh(x):  # type: ignore[no-untyped-def]
 @numba.njit(inline="always", **JIT)
 def sigmoid(x):  # type: ignore[no-untyped-def]
     return F32(0.5) * tanh(F32(0.5) * x) + F32(0.5)
+
+
+def forget_stale(path: str, *within: ModuleType) -> None:
+    """Delete what Numba has kept of a file's kernels, if a module whose kernels are within them is newer.
+
+    Numba looks at a kernel's own file alone. To be called before any of them is.
+    """
+    newest = max(Path(str(module.__file__)).stat().st_mtime for module in within)
+    for kept in Path(path).parent.glob(f"__pycache__/{Path(path).stem}.*.nbi"):
+        if kept.stat().st_mtime < newest:
+            kept.unlink(missing_ok=True)

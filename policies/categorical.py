@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,20 +38,16 @@ def _draw_by_sums(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tupl
 
 
 def _draw_on_cpu(logits: Tensor, legal: Tensor | None, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    n, shape = logits.shape[-1], uniform.shape
-    flat = None if legal is None else legal.reshape(-1, n).numpy()
-    choice, logp = drawn(logits.reshape(-1, n).numpy(), flat, uniform.reshape(-1).numpy())
-    return torch.from_numpy(choice).reshape(shape), torch.from_numpy(logp).reshape(shape)
-
-
-def drawn(logits: np.ndarray, legal: np.ndarray | None, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`draw` of arrays on a CPU: logits and legal [R, n], uniform [R] -> choice [R] int64, logp [R]."""
     from policies import head_kernels
 
     if legal is None:
-        legal = np.ones(logits.shape, bool)
-    choice, logp = np.empty(len(logits), np.int64), np.empty(len(logits), logits.dtype)
-    head_kernels.sample(logits, legal, uniform, choice, logp)
+        legal = torch.ones_like(logits, dtype=torch.bool)
+    if logits.dim() != 2:
+        n = logits.shape[-1]
+        choice, logp = _draw_on_cpu(logits.reshape(-1, n), legal.reshape(-1, n), uniform.reshape(-1))
+        return choice.reshape(uniform.shape), logp.reshape(uniform.shape)
+    choice, logp = logits.new_empty(len(logits), dtype=torch.int64), logits.new_empty(len(logits))
+    head_kernels.sample(*(x.numpy() for x in (logits, legal, uniform, choice, logp)))
     return choice, logp
 
 

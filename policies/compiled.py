@@ -1,24 +1,29 @@
 """A policy's layers on a CPU with the interpreter out of the way: arrays in, arrays out.
 
-What `policies.policy.Policy.unroll` does with linear layers and LSTMs, number for number, as one kernel. In
-small batches all between its products took several times as long as they do.
+What `policies.policy.Policy.unroll` does with linear layers and LSTMs as one kernel, to the bit but for the
+value's last one. In small batches all between its products took several times as long as they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from policies import gemm, head_kernels, lstm_kernels, network_kernels
-from policies.activations import JIT
+from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels
+from policies.activations import JIT, forget_stale
 from policies.encoders.mlp import MLP
-from policies.encoders.observation import ObservationInput
 from policies.lstm import LSTM
+
+if TYPE_CHECKING:
+    from policies.policy import Policy
+
+
+forget_stale(__file__, activations, gemm, head_kernels, lstm_kernels, network_kernels)
 
 
 class Stepped(NamedTuple):
@@ -39,42 +44,45 @@ class Drawn(NamedTuple):
 
 
 class Compiled:
-    """A policy's layers from observation to output; they may move, and their numbers change."""
+    """The layers of a policy with one LSTM core and a shared critic, from observation to output."""
 
-    def __init__(
-        self,
-        inputs: ObservationInput,
-        encoder: MLP,
-        core: LSTM,
-        output: tuple[Tensor, Tensor],
-        value: tuple[Tensor, Tensor],
-    ) -> None:
-        """output: weight and bias of its layer; value: mean and std of its last number's units."""
-        self._input, self._core, self._value = inputs, core, value
+    def __init__(self, policy: Policy, encoder: MLP, core: LSTM) -> None:
+        self._policy, self._encoder, self._core = policy, encoder, core
+        self.widths = np.array([len(bias) for bias in encoder.bias], np.int64)
+        self.params: list[Tensor] = []  # as `network_kernels` has them
+        self._find()
+
+    def _find(self) -> None:
+        core, encoder, policy = self._core, self._encoder, self._policy
         layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
         hidden = zip(encoder.weight, encoder.bias, strict=True)
-        self.params = [
-            x for layer in (*hidden, *layers, output) for x in layer
-        ]  # as `network_kernels` has them
-        self.widths = np.array([len(bias) for bias in encoder.bias], np.int64)
+        output = (policy.output_weight, policy.output_bias)
+        self.params = [x for layer in (*hidden, *layers, output) for x in layer]
 
     @property
     def usable(self) -> bool:
         """Whether it may be called now: on a CPU whose GEMM kernels can call."""
-        bias = self.params[-1]
+        bias = self._policy.output_bias
         return gemm.AVAILABLE and not self._core.plain and bias.is_cpu and bias.dtype == torch.float32
 
-    def encoded(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def encoded(self, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
-        return self._input.encoded(obs)
+        x = self._policy.input.encoded(obs)
+        assert x.shape == (rows, self._policy.input.output_size), (x.shape, rows)
+        return x
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
-        return np.array([x.data_ptr() for x in (*self.params, *self._value)], np.int64)
+        policy = self._policy
+        if policy.output_bias is not self.params[-1]:
+            self._find()  # others have taken their place
+        tensors = (*self.params, policy.value_mean, policy.value_std)
+        assert all(x.is_contiguous() for x in tensors)
+        return np.array([x.data_ptr() for x in tensors], np.int64)
 
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
-        x, state = self.encoded(obs), np.ascontiguousarray(state)
+        x, state = self._entering(obs, is_first, state)
         output = np.empty((len(x), len(self.params[-1])), np.float32)
         stepped = Stepped(output, np.empty(len(x), np.float32), np.empty_like(state))
         _step(x, is_first, state, self.addresses(), self.widths, *stepped)
@@ -88,15 +96,25 @@ class Compiled:
         state: np.ndarray,
         uniform: np.ndarray,
     ) -> Drawn:
-        """`step` and `policies.categorical.drawn` of it; legal [R, n] bool, uniform [R] in [0, 1)."""
-        x, state, rows = self.encoded(obs), np.ascontiguousarray(state), len(is_first)
-        choices = len(self.params[-1]) - 1
+        """`step` and `policies.categorical.draw` of it; legal [R, n] bool, uniform [R] in [0, 1)."""
+        x, state = self._entering(obs, is_first, state)
+        rows, choices = len(x), len(self.params[-1]) - 1
         if legal is None:
             legal = np.ones((rows, choices), bool)
+        assert legal.shape == (rows, choices), (legal.shape, rows, choices)
+        assert uniform.shape == (rows,), (uniform.shape, rows)
         logp, value = np.empty((2, rows), np.float32)
         drawn = Drawn(np.empty(rows, np.int64), logp, value, np.empty_like(state))
         _draw(x, is_first, state, self.addresses(), self.widths, legal, uniform, choices, *drawn)
         return drawn
+
+    def _entering(
+        self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the kernels read beside is_first; they look at no shape."""
+        rows, (layers, vectors, width) = len(is_first), self._core.state_shape
+        assert state.shape == (layers, vectors, rows, width), (state.shape, rows, self._core.state_shape)
+        return self.encoded(obs, rows), np.ascontiguousarray(state)
 
 
 @numba.njit(**JIT)

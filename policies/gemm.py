@@ -122,7 +122,7 @@ def floats(address, number):  # type: ignore[no-untyped-def]
 def matmul_t(x, weight, y, add):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address.
 
-    The call that `policies.linear.matmul_t` ends in: both give the same numbers.
+    The call that `policies.linear.matmul_t` ends in: on as many threads both give the same numbers.
     """
     (m, k), n = x.shape, y.shape[1]
     share = np.float32(1.0 if add else 0.0)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import numba
 
-from policies.activations import F32, JIT, sigmoid, tanh
+from policies import activations
+from policies.activations import F32, JIT, forget_stale, sigmoid, tanh
 from policies.lstm_kernels import reset as reset
+
+forget_stale(__file__, activations)
 
 
 @numba.njit(**JIT)

@@ -36,7 +36,7 @@ def matmul_t(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 PIECE = 128
-"""Rows of a weight's gradient that MKL sums in one product: with thousands at once it is a third slower."""
+"""Rows of a weight's gradient summed in one product, but for oneDNN: MKL is slower with thousands."""
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

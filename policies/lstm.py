@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policies import gemm
+from policies import gemm, unroll_kernels
+from policies import lstm_kernels as kernels
 from policies.linear import linear, matmul_t, weight_gradient
 
 
@@ -46,17 +47,14 @@ def _forward(
     state that enters each step, after resets.
     """
     assert gates.is_contiguous(), "it is written"
+    assert gates.dtype == state.dtype, (gates.dtype, state.dtype)
     states = state.new_empty(2, *gates.shape[:2], state.shape[2])
     if gemm.AVAILABLE:
-        from policies import unroll_kernels
-
         entering = torch.empty_like(states[0]) if hidden_in is None else hidden_in
         g, first, h, c, b, *written = _arrays(gates, is_first, *state, bias, entering, *states)
         assert weight.is_contiguous()
         unroll_kernels.forward(g, first, h, c, weight.data_ptr(), b, *written)
         return states
-
-    from policies import lstm_kernels as kernels
 
     g, first, b, (h, c) = gates.numpy(), is_first.numpy(), bias.detach().numpy(), states.numpy()
     hidden, last_cell = state[0], state[1].numpy()
@@ -109,14 +107,10 @@ def _backward(
 ) -> None:  # fmt: skip
     """Write gate_grad [T, N, 4H] and add to bias_grad [4H]; output_grad [T, N, H]."""
     if gemm.AVAILABLE:
-        from policies import unroll_kernels
-
         *read, dg, db = _arrays(output_grad, gates, is_first, first_cell, cells, gate_grad, bias_grad)
         assert weight.is_contiguous()
         unroll_kernels.backward(*read, weight.data_ptr(), dg, db)
         return
-
-    from policies import lstm_kernels as kernels
 
     length, lanes, width = cells.shape
     dout, g, first, c_first, c, dg, db = _arrays(

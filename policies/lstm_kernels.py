@@ -13,7 +13,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies.activations import F32, JIT, sigmoid, tanh
+from policies import activations
+from policies.activations import F32, JIT, forget_stale, sigmoid, tanh
+
+forget_stale(__file__, activations)
 
 
 @numba.njit(**JIT)

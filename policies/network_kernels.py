@@ -4,9 +4,6 @@ What it does with `policies.encoders.mlp`, `policies.lstm` and `policies.linear`
 GEMM. All weights and all their gradients come by address, in this order: weight and bias of each encoder
 layer; input weight, hidden weight and bias of each LSTM; weight and bias of the output. T steps, N lanes,
 M = T * N.
-
-Numba caches a kernel by its own file alone: after a change in what it calls, delete the `__pycache__` of
-`policies` and `selfplay`.
 """
 
 from __future__ import annotations
@@ -14,8 +11,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import gemm, unroll_kernels
-from policies.activations import F32, JIT
+from policies import activations, gemm, lstm_kernels, unroll_kernels
+from policies.activations import F32, JIT, forget_stale
+
+forget_stale(__file__, activations, gemm, lstm_kernels, unroll_kernels)
 
 
 @numba.njit(**JIT)

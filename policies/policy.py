@@ -153,8 +153,7 @@ class Policy(nn.Module):
         self.register_buffer("value_std", torch.ones(()))
         self.compiled: Compiled | None = None
         if self.critic is None and not spec.points and isinstance(self.core, LSTM):
-            output, value = (self.output_weight, self.output_bias), (self.value_mean, self.value_std)
-            self.compiled = Compiled(self.input, self.encoder, self.core, output, value)
+            self.compiled = Compiled(self, self.encoder, self.core)
 
     def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:
         sets = self.input.set_paths

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import gemm, lstm_kernels
-from policies.activations import JIT
+from policies import activations, gemm, lstm_kernels
+from policies.activations import JIT, forget_stale
+
+forget_stale(__file__, activations, gemm, lstm_kernels)
 
 
 @numba.njit(**JIT)

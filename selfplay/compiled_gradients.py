@@ -16,32 +16,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies import gemm, head_kernels, network_kernels
+from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels, unroll_kernels
+from policies.activations import forget_stale
 from policies.categorical_head import CategoricalHead
+from policies.compiled import Compiled
 from policies.policy import Policy
 from selfplay import loss_kernels
 from selfplay.config import PPOConfig
+
+forget_stale(
+    __file__, activations, gemm, head_kernels, loss_kernels, lstm_kernels, network_kernels, unroll_kernels
+)
 
 
 class CompiledGradients:
     """Gradients of PPO's loss for one policy."""
 
-    def __init__(self, policy: Policy, config: PPOConfig) -> None:
-        assert policy.compiled is not None
-        assert isinstance(policy.head, CategoricalHead)
-        self._policy, self._layers, self._head, self._config = policy, policy.compiled, policy.head, config
+    def __init__(self, policy: Policy, layers: Compiled, head: CategoricalHead, config: PPOConfig) -> None:
+        """`of` makes them, where they can be."""
+        self._policy, self._layers, self._head, self._config = policy, layers, head, config
         dual = math.inf if config.dual_clip is None else math.log(config.dual_clip)
         self._bounds = np.array((math.log1p(-config.clip), math.log1p(config.clip), dual), np.float32)
         place = {id(param): k for k, param in enumerate(policy.parameters())}
-        self._order = [place[id(param)] for param in self._layers.params]
+        self._order = [place[id(param)] for param in layers.params]
 
-    @staticmethod
-    def fits(policy: Policy, config: PPOConfig) -> bool:
-        """Whether there is nothing in the loss, or in the network to learn, that the kernel leaves out."""
-        if policy.compiled is None or not isinstance(policy.head, CategoricalHead):
-            return False
-        whole = len(policy.compiled.params) == len(list(policy.parameters()))
-        return whole and not config.magnet_coef and not config.autocast
+    @classmethod
+    def of(cls, policy: Policy, config: PPOConfig) -> CompiledGradients | None:
+        """None where something in the loss, or of what is to be learned, is more than the kernel has."""
+        layers, head = policy.compiled, policy.head
+        if layers is None or not isinstance(head, CategoricalHead) or config.magnet_coef or config.autocast:
+            return None
+        whole = len(layers.params) == len(list(policy.parameters()))
+        return cls(policy, layers, head, config) if whole else None
 
     @property
     def usable(self) -> bool:
@@ -57,7 +63,7 @@ class CompiledGradients:
             return x.contiguous().view(rows, *x.shape[2:]).numpy()
 
         with torch.no_grad():
-            x = self._layers.encoded({path: flat(leaf) for path, leaf in batch.obs.items()})
+            x = self._layers.encoded({path: flat(leaf) for path, leaf in batch.obs.items()}, rows)
             legal = batch.mask.get("")
             choice = flat(batch.action[""]).astype(np.int64) - self._head.start
             mean, std = np.float32(policy.value_mean), np.float32(policy.value_std)

@@ -7,9 +7,11 @@ is then measured on the spot.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from policies import linear
 from policies.gemm import left_to_torch
 from policies.linear import matmul_t
 from selfplay.config import Config
@@ -91,7 +94,8 @@ class Floor:
 def measure(config: Config, num_workers: int, num_threads: int) -> Floor:
     """num_workers: rollouts, at least 1; num_threads: cores, which are the learner's threads too."""
     device = choose_device(config, cuda_here())
-    work = count_work(config, num_workers, num_threads if device == "cpu" else 1)
+    with _summed_as_on(device):
+        work = count_work(config, num_workers, num_threads if device == "cpu" else 1)
     flops = work.act_flops + work.learn_flops
 
     def rate(multiply: Multiply) -> Rate:
@@ -123,6 +127,17 @@ def count_work(config: Config, num_workers: int, num_threads: int) -> Work:
     return Work(act_flops, update.flops / learners.agent_steps, tick.gemms, update.gemms)
 
 
+@contextlib.contextmanager
+def _summed_as_on(device: str) -> Iterator[None]:
+    """Weights' gradients are summed in pieces on a CPU alone."""
+    before = linear.PIECE
+    linear.PIECE = before if device == "cpu" else sys.maxsize
+    try:
+        yield
+    finally:
+        linear.PIECE = before
+
+
 def _alone(config: Config, num_games: int) -> tuple[Worker, Learners]:
     """A worker that plays the learner's first weights against themselves; a batch is one minibatch."""
     changes = {
@@ -139,7 +154,7 @@ def _alone(config: Config, num_games: int) -> tuple[Worker, Learners]:
 def count(function: Callable[[], Any]) -> Count:
     """Run `function` and write down its matrix products."""
 
-    def linear(x: Sequence[int], weight: Sequence[int], *rest: Any, **options: Any) -> int:
+    def multiplied(x: Sequence[int], weight: Sequence[int], *rest: Any, **options: Any) -> int:
         return 2 * x[0] * x[1] * weight[0]
 
     def added(to: Sequence[int], x: Sequence[int], y: Sequence[int], *rest: Any, **options: Any) -> int:
@@ -147,7 +162,7 @@ def count(function: Callable[[], Any]) -> Count:
 
     unknown: dict[Any, Any] = {torch.ops.aten.addmm_: added}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        unknown[torch.ops.mkldnn._linear_pointwise] = linear
+        unknown[torch.ops.mkldnn._linear_pointwise] = multiplied
     counter, notebook = FlopCounterMode(display=False, custom_mapping=unknown), _Notebook()
     with left_to_torch(), counter, notebook:
         function()

@@ -88,8 +88,7 @@ class Learner:
         self.pool = threads if self.num_shards > 1 else None
         self.grads = self.flat.new_empty(self.num_shards, self.flat.numel(), requires_grad=False)
         self.grad_views = [views(row, self.params) for row in self.grads]
-        fits = CompiledGradients.fits(policy, config)
-        self.compiled = CompiledGradients(policy, config) if fits else None
+        self.compiled = CompiledGradients.of(policy, config)
         self.graphed = GraphedGradients(self._whole, self._held) if self.device.type == "cuda" else None
 
     def check_replay(self, fragments: Sequence[Fragment]) -> ReplayDifference | None:

@@ -56,6 +56,8 @@ class RunningScale(nn.Module):
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """`forward` of an array on a CPU, outside autograd."""
+        if not x.size:
+            return x
         moments, y = self.moments, np.empty(x.shape, x.dtype)
         width = moments.mean.numel()
         _normalize(

@@ -21,6 +21,7 @@ OBSERVATIONS = {
     "flags": spaces.MultiBinary((2, 6)),
     "small integers": spaces.Box(0, 1, (2, 3), np.int8),
     "two leaves": spaces.Dict(a=spaces.Box(-1, 1, (4,)), b=spaces.Box(-30, 30, (2,))),
+    "one of them empty": spaces.Dict(a=spaces.Box(-9, 9, (4,)), b=spaces.Box(-9, 9, (0,))),
     "choices": spaces.Dict(a=spaces.Box(-1, 1, (4,)), b=spaces.Discrete(5)),
 }
 NETWORKS = {
@@ -102,6 +103,30 @@ def test_numbers_that_changed_or_moved_are_the_ones_used():
     with torch.no_grad():
         policy.output_bias.add_(1.0)
     same(policy)
+
+
+def test_parameters_and_units_that_were_replaced_are_found():
+    policy = make()
+    policy.double()
+    policy.float()
+    policy.value_mean.fill_(9.0)
+    same(policy)
+    policy.load_state_dict({k: x * 1.5 for k, x in policy.state_dict().items()}, assign=True)
+    same(policy)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    policy = make()
+    obs, is_first, state = rows(policy, 6)
+    for case in (
+        ({"": obs[""][:, :2]}, is_first, state),
+        ({"": obs[""][:5]}, is_first, state),
+        (obs, is_first[:5], state),
+        (obs, is_first, state[:, :, :5]),
+        (obs, is_first, state[..., :7]),
+    ):
+        with pytest.raises(AssertionError):
+            policy.compiled.step(*case)
 
 
 def test_a_copy_has_numbers_of_its_own():

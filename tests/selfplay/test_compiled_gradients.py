@@ -107,9 +107,9 @@ def test_lanes_shared_among_threads():
 
 def test_which_losses_it_is_for():
     policy = make().policy
-    assert CompiledGradients.fits(policy, PPOConfig())
-    assert not CompiledGradients.fits(policy, PPOConfig(magnet_coef=0.1))
-    assert not CompiledGradients.fits(policy, PPOConfig(autocast=True))
+    assert CompiledGradients.of(policy, PPOConfig()) is not None
+    assert CompiledGradients.of(policy, PPOConfig(magnet_coef=0.1)) is None
+    assert CompiledGradients.of(policy, PPOConfig(autocast=True)) is None
     box, choice = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
     for space, action, spec in (
         (box, choice, PolicySpec(core="gru")),
@@ -118,7 +118,7 @@ def test_which_losses_it_is_for():
         (spaces.Discrete(100), choice, PolicySpec()),  # an embedding, which is learned too
         (spaces.Box(0, 255, (3, 40, 40), np.uint8), choice, PolicySpec()),
     ):
-        assert not CompiledGradients.fits(Policy(space, action, spec), PPOConfig())
+        assert CompiledGradients.of(Policy(space, action, spec), PPOConfig()) is None
 
 
 def test_what_is_not_finite_shows():
