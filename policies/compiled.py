@@ -1,7 +1,7 @@
 """A policy's layers on a CPU with the interpreter out of the way: arrays in, arrays out.
 
-What `policies.policy.Policy.unroll` does with linear layers and LSTMs as one kernel, to the bit but for the
-value's last one. In small batches all between its products took several times as long as they do.
+What `policies.policy.Policy.unroll` does with linear layers and LSTMs as one kernel, to rounding. In small
+batches all between its products took several times as long as they do.
 """
 
 from __future__ import annotations
