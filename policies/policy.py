@@ -152,7 +152,7 @@ class Policy(nn.Module):
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
         self.compiled: Compiled | None = None
-        if self.critic is None and not spec.points and isinstance(self.core, LSTM):
+        if self.critic is None and not spec.points and type(self.core) is LSTM:
             self.compiled = Compiled(self, self.encoder, self.core)
 
     def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:

@@ -44,7 +44,7 @@ class CompiledGradients:
     def of(cls, policy: Policy, config: PPOConfig) -> CompiledGradients | None:
         """None where something in the loss, or of what is to be learned, is more than the kernel has."""
         layers, head = policy.compiled, policy.head
-        if layers is None or not isinstance(head, CategoricalHead) or config.magnet_coef or config.autocast:
+        if layers is None or type(head) is not CategoricalHead or config.magnet_coef or config.autocast:
             return None
         whole = len(layers.params) == len(list(policy.parameters()))
         return cls(policy, layers, head, config) if whole else None

@@ -78,7 +78,7 @@ class PolicyPlayer:
     ) -> Decision:
         """What follows from uniform [R, U] in [0, 1); None: the likeliest actions."""
         head, compiled = self.policy.head, self.policy.compiled
-        if uniform is not None and isinstance(head, CategoricalHead) and compiled and compiled.usable:
+        if uniform is not None and type(head) is CategoricalHead and compiled and compiled.usable:
             choice, logp, value, after = compiled.draw(obs, mask.get(""), is_first, state, uniform[:, 0])
             return Decision({"": head.action(choice)}, logp, value, after)
         return self._decide(obs, mask, is_first, state, uniform)

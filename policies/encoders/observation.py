@@ -69,7 +69,7 @@ class ObservationInput(nn.Module):
             raise ValueError("no encoder for an observation without numbers")
         self.leaf = nn.ModuleList(cast(list[nn.Module], encoders))
         self.set = nn.ModuleList(sets)
-        pairs = [(path, x) for path, x in zip(self.leaf_paths, encoders, strict=True) if isinstance(x, Flat)]
+        pairs = [(path, x) for path, x in zip(self.leaf_paths, encoders, strict=True) if type(x) is Flat]
         self._all_flat = pairs if len(pairs) == len(encoders) and not sets else None
 
     def forward(self, obs: Mapping[str, Tensor]) -> Encoded:

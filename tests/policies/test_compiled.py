@@ -12,6 +12,8 @@ from gymnasium import spaces
 
 from policies import gemm
 from policies.compiled import Compiled
+from policies.cores import CORES
+from policies.lstm import LSTM
 from policies.policy import Policy, PolicySpec
 from selfplay.optim import flatten_
 from selfplay.players import PolicyPlayer
@@ -159,7 +161,7 @@ def test_what_is_not_a_number_is_not_hidden():
     assert np.isnan(value).tolist() == [False, True, False]
 
 
-def test_it_is_not_for_gradients_nor_for_other_networks():
+def test_it_is_not_for_gradients_nor_for_other_networks(monkeypatch):
     policy = make()
     obs, is_first, state = rows(policy, 4)
     inputs = {path: torch.as_tensor(leaf) for path, leaf in obs.items()}
@@ -170,6 +172,8 @@ def test_it_is_not_for_gradients_nor_for_other_networks():
     assert not policy.compiled.usable
     assert not make().double().compiled.usable
     assert make(core="gru").compiled is None
+    monkeypatch.setitem(CORES, "another", type("Another", (LSTM,), {}))  # which may do something else
+    assert make(core="another").compiled is None
     assert make(critic="separate").compiled is None
 
 
