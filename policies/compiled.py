@@ -49,15 +49,18 @@ class Compiled:
     def __init__(self, policy: Policy, encoder: MLP, core: LSTM) -> None:
         self._policy, self._encoder, self._core = policy, encoder, core
         self.widths = np.array([len(bias) for bias in encoder.bias], np.int64)
-        self.params: list[Tensor] = []  # as `network_kernels` has them
-        self._find()
+        self._params: list[Tensor] = []
 
-    def _find(self) -> None:
+    @property
+    def params(self) -> list[Tensor]:
+        """The policy's, in the order in which `network_kernels` has them."""
         core, encoder, policy = self._core, self._encoder, self._policy
-        layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
-        hidden = zip(encoder.weight, encoder.bias, strict=True)
-        output = (policy.output_weight, policy.output_bias)
-        self.params = [x for layer in (*hidden, *layers, output) for x in layer]
+        if not self._params or self._params[-1] is not policy.output_bias:  # others have taken their place
+            layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
+            hidden = zip(encoder.weight, encoder.bias, strict=True)
+            output = (policy.output_weight, policy.output_bias)
+            self._params = [x for layer in (*hidden, *layers, output) for x in layer]
+        return self._params
 
     @property
     def usable(self) -> bool:
@@ -73,10 +76,7 @@ class Compiled:
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
-        policy = self._policy
-        if policy.output_bias is not self.params[-1]:
-            self._find()  # others have taken their place
-        tensors = (*self.params, policy.value_mean, policy.value_std)
+        tensors = (*self.params, self._policy.value_mean, self._policy.value_std)
         assert all(x.is_contiguous() for x in tensors)
         return np.array([x.data_ptr() for x in tensors], np.int64)
 
