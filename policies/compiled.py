@@ -99,8 +99,8 @@ class Compiled:
         """`step` and `policies.categorical.draw` of it; legal [R, n] bool, uniform [R] in [0, 1)."""
         x, state = self._entering(obs, is_first, state)
         rows, choices = len(x), len(self.params[-1]) - 1
-        if legal is None:
-            legal = np.ones((rows, choices), bool)
+        legal = np.ones((rows, choices), bool) if legal is None else np.ascontiguousarray(legal)
+        uniform = np.ascontiguousarray(uniform)
         assert legal.shape == (rows, choices), (legal.shape, rows, choices)
         assert uniform.shape == (rows,), (uniform.shape, rows)
         logp, value = np.empty((2, rows), np.float32)
