@@ -16,7 +16,6 @@ from torch import Tensor
 
 from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels
 from policies.activations import JIT, forget_stale
-from policies.encoders.mlp import MLP
 from policies.lstm import LSTM
 
 if TYPE_CHECKING:
@@ -46,18 +45,19 @@ class Drawn(NamedTuple):
 class Compiled:
     """The layers of a policy with one LSTM core and a shared critic, from observation to output."""
 
-    def __init__(self, policy: Policy, encoder: MLP, core: LSTM) -> None:
-        self._policy, self._encoder, self._core = policy, encoder, core
-        self.widths = np.array([len(bias) for bias in encoder.bias], np.int64)
+    def __init__(self, policy: Policy, core: LSTM) -> None:
+        """core: the policy's."""
+        self._policy, self._core = policy, core
+        self.widths = np.array([len(bias) for bias in policy.encoder.bias], np.int64)
         self._params: list[Tensor] = []
 
     @property
     def params(self) -> list[Tensor]:
         """The policy's, in the order in which `network_kernels` has them."""
-        core, encoder, policy = self._core, self._encoder, self._policy
+        core, policy = self._core, self._policy
         if not self._params or self._params[-1] is not policy.output_bias:  # others have taken their place
             layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
-            hidden = zip(encoder.weight, encoder.bias, strict=True)
+            hidden = zip(policy.encoder.weight, policy.encoder.bias, strict=True)
             output = (policy.output_weight, policy.output_bias)
             self._params = [x for layer in (*hidden, *layers, output) for x in layer]
         return self._params

@@ -153,7 +153,7 @@ class Policy(nn.Module):
         self.register_buffer("value_std", torch.ones(()))
         self.compiled: Compiled | None = None
         if self.critic is None and not spec.points and type(self.core) is LSTM:
-            self.compiled = Compiled(self, self.encoder, self.core)
+            self.compiled = Compiled(self, self.core)
 
     def _check_points(self, seen: Mapping[str, Space], acted: Mapping[str, Space]) -> None:
         sets = self.input.set_paths

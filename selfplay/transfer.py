@@ -16,8 +16,6 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     the next copy and does not hand out again before this one is done.
     """
     tensor = torch.as_tensor(array)
-    if device.type == "cpu":
-        return tensor
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -26,7 +24,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 def to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
     """Arrays of tensors of one device; from CUDA with one wait for them all."""
     if not any(x.is_cuda for x in tensors):
-        return [x.numpy() if x.is_cpu else x.cpu().numpy() for x in tensors]
+        return [x.cpu().numpy() for x in tensors]
     copies = [torch.empty_like(x, device="cpu", pin_memory=True) for x in tensors]
     for copy, x in zip(copies, tensors, strict=True):
         copy.copy_(x, non_blocking=True)
