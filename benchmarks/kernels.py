@@ -62,16 +62,16 @@ def gradients(learner: Learner, lanes: int, worker: Worker) -> dict[str, Callabl
     (fragment,), _ = worker.rollout.collect()
     assert fragment is not None
     batch, _ = learner._prepare(fragment, torch.from_numpy(fragment.reward))
-    part = batch.lanes(torch.arange(lanes))
-
-    def kernel() -> None:
-        learner._gradients(part, 0.01, learner.grad_views[0])
+    index, grads = torch.arange(lanes), learner.grad_views[0]
+    part, arrays, compiled = batch.lanes(index), learner._arrays(batch), learner.compiled
+    assert arrays is not None
+    assert compiled is not None
 
     def torchs() -> None:
         with gemm.left_to_torch():
-            kernel()
+            learner._gradients(part, 0.01, grads)
 
-    return {"kernel": kernel, "torch": torchs}
+    return {"kernel": lambda: compiled(arrays, index.numpy(), 0.01, grads), "torch": torchs}
 
 
 def main() -> None:

@@ -9,16 +9,17 @@ import numba
 import numpy as np
 
 F32 = np.float32
-_LIMIT = F32(7.90531110763549805)  # where the approximation reaches 1
+LIMIT = F32(7.90531110763549805)  # where the approximation reaches 1
 _FAST = {"contract", "nsz", "arcp", "reassoc"}  # not the flags that assume away NaN
 JIT = {"nogil": True, "cache": True, "fastmath": _FAST, "error_model": "numpy"}
 
 
 @numba.njit(inline="always", **JIT)
-def tanh(x):  # type: ignore[no-untyped-def]
-    """Rational approximation of degree 13 over 6, within 4e-7 of tanh; it vectorises, libm's does not."""
-    x = _LIMIT if x > _LIMIT else x  # as comparisons, which let NaN through
-    x = -_LIMIT if x < -_LIMIT else x
+def quotient(x):  # type: ignore[no-untyped-def]
+    """Numerator and denominator of a rational approximation of tanh, degree 13 over 6, for |x| <= LIMIT.
+
+    Within 4e-7 of it; it vectorises, libm's tanh does not.
+    """
     s = x * x
     p = F32(-2.76076847742355e-16)
     p = p * s + F32(2.00018790482477e-13)
@@ -31,7 +32,15 @@ def tanh(x):  # type: ignore[no-untyped-def]
     q = q * s + F32(1.18534705686654e-04)
     q = q * s + F32(2.26843463243900e-03)
     q = q * s + F32(4.89352518554385e-03)
-    return x * p / q
+    return x * p, q
+
+
+@numba.njit(inline="always", **JIT)
+def tanh(x):  # type: ignore[no-untyped-def]
+    x = LIMIT if x > LIMIT else x  # as comparisons, which let NaN through
+    x = -LIMIT if x < -LIMIT else x
+    p, q = quotient(x)
+    return p / q
 
 
 @numba.njit(inline="always", **JIT)

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels
-from policies.activations import JIT, forget_stale
+from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels, simd
+from policies.activations import F32, JIT, forget_stale
 from policies.lstm import LSTM
 
 if TYPE_CHECKING:
     from policies.policy import Policy
 
 
-forget_stale(__file__, activations, gemm, head_kernels, lstm_kernels, network_kernels)
+forget_stale(__file__, activations, gemm, lstm_kernels, network_kernels, simd)
 
 
 class Stepped(NamedTuple):
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
     choice: np.ndarray  # [R] int64, -1 where nothing is legal
     logp: np.ndarray  # [R]
     value: np.ndarray  # [R] in units of reward
-    state: np.ndarray  # [L, 2, R, H]
+    state: np.ndarray  # [L, 2, ..., H]
 
 
 class Compiled:
@@ -82,10 +82,10 @@ class Compiled:
 
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
-        x, state = self._entering(obs, is_first, state)
-        output = np.empty((len(x), len(self.params[-1])), np.float32)
-        stepped = Stepped(output, np.empty(len(x), np.float32), np.empty_like(state))
-        _step(x, is_first, state, self.addresses(), self.widths, *stepped)
+        after, rows = state.copy(), np.arange(len(is_first))
+        x = self._entering(obs, is_first, after, rows)
+        stepped = Stepped(*self._empty(len(x)), after)
+        _step(x, is_first, after, rows, self.addresses(), self.widths, stepped.output, stepped.value)
         return stepped
 
     def draw(
@@ -94,63 +94,83 @@ class Compiled:
         legal: np.ndarray | None,
         is_first: np.ndarray,
         state: np.ndarray,
+        rows: np.ndarray,
         uniform: np.ndarray,
     ) -> Drawn:
-        """`step` and `policies.categorical.draw` of it; legal [R, n] bool, uniform [R] in [0, 1)."""
-        x, state = self._entering(obs, is_first, state)
-        rows, choices = len(x), len(self.params[-1]) - 1
-        legal = np.ones((rows, choices), bool) if legal is None else np.ascontiguousarray(legal)
+        """Choices drawn as by `policies.categorical.draw`; legal [R, n] bool, uniform [R] in [0, 1).
+
+        rows [R]: where in state [L, 2, ..., H] theirs lie, which go on in place.
+        """
+        x = self._entering(obs, is_first, state, rows)
+        output, value = self._empty(len(x))
+        choices = output.shape[1] - 1
+        legal = np.ones((len(x), choices), bool) if legal is None else np.ascontiguousarray(legal)
         uniform = np.ascontiguousarray(uniform)
-        assert legal.shape == (rows, choices), (legal.shape, rows, choices)
-        assert uniform.shape == (rows,), (uniform.shape, rows)
-        logp, value = np.empty((2, rows), np.float32)
-        drawn = Drawn(np.empty(rows, np.int64), logp, value, np.empty_like(state))
-        _draw(x, is_first, state, self.addresses(), self.widths, legal, uniform, choices, *drawn)
+        assert legal.shape == (len(x), choices), (legal.shape, output.shape)
+        assert uniform.shape == (len(x),), (uniform.shape, len(x))
+        drawn = Drawn(np.empty(len(x), np.int64), np.empty(len(x), np.float32), value, state)
+        _step(x, is_first, state, rows, self.addresses(), self.widths, output, value)
+        head_kernels.sample(output[:, :choices], legal, uniform, drawn.choice, drawn.logp)
         return drawn
 
+    def _empty(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """For output and value."""
+        return np.empty((rows, len(self.params[-1])), np.float32), np.empty(rows, np.float32)
+
     def _entering(
-        self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What the kernels read beside is_first; they look at no shape."""
-        rows, (layers, vectors, width) = len(is_first), self._core.state_shape
-        assert state.shape == (layers, vectors, rows, width), (state.shape, rows, self._core.state_shape)
-        return self.encoded(obs, rows), np.ascontiguousarray(state)
+        self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """What the first layer reads; the kernels look at no shape."""
+        layers, vectors, width = self._core.state_shape
+        assert state.shape == (layers, vectors, state.shape[2], width), (state.shape, self._core.state_shape)
+        assert state.flags.c_contiguous, state.strides
+        assert is_first.shape == rows.shape, (is_first.shape, rows.shape)
+        assert len(rows) == 0 or rows.max() < state.shape[2], (rows.max(), state.shape)
+        return self.encoded(obs, len(rows))
+
+
+ROWS = 128
+"""Decided at a time: what lies between the layers stays in the second cache."""
 
 
 @numba.njit(**JIT)
-def _step(x, is_first, state, address, widths, y, value, after):  # type: ignore[no-untyped-def]
-    """x [R, F], is_first [R], state [L, 2, R, H] -> y [R, K], value [R] and the state after it, all written.
+def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[no-untyped-def]
+    """x [R, F], is_first [R] -> y [R, K] and value [R] written; rows [R] of state [L, 2, ..., H] go on in place.
 
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
     threads = gemm.set_num_threads(np.int32(1))
-    rows, units, at = x.shape[0], state.shape[3], 0
-    for k in range(widths.shape[0]):
-        out = np.empty((rows, widths[k]), np.float32)
-        network_kernels.dense(x, address[at], address[at + 1], out)
-        network_kernels.relu(out)
-        x, at = out, at + 2
-    # Allocated one by one: the cell's loops stay scalar where two arrays are parts of one.
-    gates, hidden_gates = np.empty((rows, 4 * units), np.float32), np.empty((rows, 4 * units), np.float32)
-    for layer in range(state.shape[0]):
-        gemm.matmul_t(x, address[at], gates, False)
-        gemm.matmul_t(state[layer, 0], address[at + 1], hidden_gates, False)
-        bias = gemm.floats(address[at + 2], 4 * units)
-        cells = state[layer, 1], after[layer, 0], after[layer, 1]
-        lstm_kernels.forward(gates, hidden_gates, bias, is_first, *cells)
-        x, at = after[layer, 0], at + 3
-    network_kernels.dense(x, address[at], address[at + 1], y)
-    mean, std = gemm.floats(address[at + 2], 1)[0], gemm.floats(address[at + 3], 1)[0]
-    for r in range(rows):
+    pieces = (len(rows) + ROWS - 1) // ROWS
+    for piece in range(pieces):
+        part = slice(piece * len(rows) // pieces, (piece + 1) * len(rows) // pieces)
+        _piece(x[part], is_first[part], state, rows[part], address, widths, y[part])
+    mean, std = gemm.floats(address[-2], 1)[0], gemm.floats(address[-1], 1)[0]
+    for r in range(len(rows)):
         value[r] = y[r, y.shape[1] - 1] * std + mean
     gemm.set_num_threads(threads)
 
 
 @numba.njit(**JIT)
-def _draw(  # type: ignore[no-untyped-def]
-    x, is_first, state, address, widths, legal, uniform, choices, choice, logp, value, after
-):
-    """`_step` and a choice by its first numbers: choice, logp and value [R] are written."""
-    output = np.empty((x.shape[0], choices + 1), np.float32)
-    _step(x, is_first, state, address, widths, output, value, after)
-    head_kernels.sample(output[:, :choices], legal, uniform, choice, logp)
+def _piece(x, is_first, state, rows, address, widths, y):  # type: ignore[no-untyped-def]
+    number, units, at = len(rows), state.shape[3], 2 * widths.shape[0]
+    below = np.empty((number, widths[-1] if len(widths) else x.shape[1]), np.float32)
+    network_kernels.encode(x, address, widths, below[:, : below.shape[1]])
+    gates, hidden_in = np.empty((number, 4 * units), np.float32), np.empty((number, units), np.float32)
+    for layer in range(state.shape[0]):
+        hidden = state[layer, 0]
+        for k in range(number):
+            if is_first[k]:
+                hidden_in[k] = F32(0.0)
+            else:
+                for j in range(units):  # a loop is four times as fast as a slice's assignment
+                    hidden_in[k, j] = hidden[rows[k], j]
+        gemm.matmul_t(below, address[at], gates, False)
+        gemm.matmul_t(hidden_in, address[at + 1], gates, True)
+        bias = gemm.floats(address[at + 2], 4 * units)
+        lstm_kernels.forward_at(gates, bias, is_first, rows, hidden, state[layer, 1])
+        below, at = np.empty((number, units), np.float32), at + 3
+        for k in range(number):
+            for j in range(units):
+                below[k, j] = hidden[rows[k], j]
+    gemm.matmul_t(below, address[at], y, False)
+    network_kernels.shift(y, address[at + 1])

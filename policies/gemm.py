@@ -55,7 +55,7 @@ def left_to_torch() -> Iterator[None]:
 
 
 @intrinsic
-def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c):  # type: ignore[no-untyped-def]
+def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
     """BLAS's routine: C [m, n] = A @ B + beta C by columns, A and B turned where so told; all by address."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -71,17 +71,17 @@ def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c):  #
             return kept(builder.trunc(value, ir.IntType(32)))
 
         first, second = turned(arguments[0]), turned(arguments[1])
-        rows, columns, inner, lda, ldb = (size(arguments[i]) for i in (2, 3, 4, 6, 8))
+        rows, columns, inner, lda, ldb, ldc = (size(arguments[i]) for i in (2, 3, 4, 6, 8, 11))
         a, b, c = (builder.inttoptr(arguments[i], pointer) for i in (5, 7, 10))
         one, beta = kept(ir.Constant(ir.FloatType(), 1.0)), kept(arguments[9])
         kind = ir.FunctionType(ir.VoidType(), [pointer] * 13)
         function = cgutils.get_or_insert_function(builder.module, kind, f"selfplay_{_SGEMM}")
-        builder.call(function, [first, second, rows, columns, inner, one, a, lda, b, ldb, beta, c, rows])
+        builder.call(function, [first, second, rows, columns, inner, one, a, lda, b, ldb, beta, c, ldc])
         return context.get_dummy_value()
 
     sizes, where = types.intp, types.intp
     return types.none(
-        types.boolean, types.boolean, sizes, sizes, sizes, where, sizes, where, sizes, types.float32, where
+        types.boolean, types.boolean, sizes, sizes, sizes, where, sizes, where, sizes, types.float32, where, sizes
     ), generate
 
 
@@ -115,25 +115,48 @@ def floats(address, number):  # type: ignore[no-untyped-def]
     return numba.carray(_pointer(address), (number,))
 
 
-# Matrices below lie by rows and without gaps; to BLAS each is transposed, so that it gets both in turn.
+# Rows of matrices below may lie apart, the numbers of one lie side by side; weights lie without gaps. To BLAS
+# each matrix is transposed, so that it gets both in turn.
+
+
+@numba.njit(inline="always", **JIT)
+def _distance(x):  # type: ignore[no-untyped-def]
+    """From row to row, in numbers."""
+    return max(x.strides[0] // 4, x.shape[1], 1)
 
 
 @numba.njit(**JIT)
 def matmul_t(x, weight, y, add):  # type: ignore[no-untyped-def]
-    """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address.
-
-    The call that `policies.linear.matmul_t` ends in: on as many threads both give the same numbers.
-    """
+    """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address."""
     (m, k), n = x.shape, y.shape[1]
     share = np.float32(1.0 if add else 0.0)
-    _sgemm(True, False, n, m, k, weight, k, x.ctypes.data, k, share, y.ctypes.data)
+    _sgemm(
+        True, False, n, m, k, weight, k, x.ctypes.data, _distance(x), share, y.ctypes.data, _distance(y)
+    )  # fmt: skip
 
 
 @numba.njit(**JIT)
 def matmul(x, weight, y):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [K, N]; weight by its address."""
     (m, k), n = x.shape, y.shape[1]
-    _sgemm(False, False, n, m, k, weight, n, x.ctypes.data, k, np.float32(0.0), y.ctypes.data)
+    share = np.float32(0.0)
+    _sgemm(
+        False, False, n, m, k, weight, n, x.ctypes.data, _distance(x), share, y.ctypes.data, _distance(y)
+    )  # fmt: skip
+
+
+@numba.njit(**JIT)
+def add_weight_gradient(grad, x, total):  # type: ignore[no-untyped-def]
+    """total += grad [M, N].T @ x [M, K] if that is its shape and N < K, else += x.T @ grad: [K, N]."""
+    narrow = grad.shape[1] < x.shape[1]
+    first, second = (grad, x) if narrow else (x, grad)
+    k, n = total.shape
+    for start in range(0, grad.shape[0], PIECE):
+        rows, a, b = min(PIECE, grad.shape[0] - start), first[start:], second[start:]
+        _sgemm(
+            False, True, n, k, rows, b.ctypes.data, _distance(b), a.ctypes.data, _distance(a), np.float32(1.0),
+            total.ctypes.data, n,
+        )  # fmt: skip
 
 
 TILE = 16
@@ -141,26 +164,15 @@ TILE = 16
 
 
 @numba.njit(**JIT)
-def weight_gradient(grad, x, weight_grad):  # type: ignore[no-untyped-def]
-    """weight_grad [N, K] = grad [M, N].T @ x [M, K], to an address.
+def write_gradient(total, turned, first, width, gradient):  # type: ignore[no-untyped-def]
+    """To an address the weights' gradient [N, width] of inputs from `first` on.
 
-    `policies.linear.weight_gradient`, number for number.
+    total [N, K], or if turned [K, N].
     """
-    (m, n), k = grad.shape, x.shape[1]
-    turned = np.empty((k, n) if n >= k else (0, 0), np.float32)
-    share = np.float32(0.0)
-    for start in range(0, m, PIECE):
-        rows, a, b = min(PIECE, m - start), x[start:].ctypes.data, grad[start:].ctypes.data
-        if n < k:
-            _sgemm(False, True, k, n, rows, a, k, b, n, share, weight_grad)
-        else:
-            _sgemm(False, True, n, k, rows, b, n, a, k, share, turned.ctypes.data)
-        share = np.float32(1.0)
-    if n < k:
-        return
-    written = floats(weight_grad, n * k)
-    for top in range(0, n, TILE):
-        for left in range(0, k, TILE):
-            for i in range(top, min(top + TILE, n)):
-                for j in range(left, min(left + TILE, k)):
-                    written[i * k + j] = turned[j, i]
+    number = total.shape[1] if turned else total.shape[0]
+    written = floats(gradient, number * width)
+    for top in range(0, number, TILE):
+        for left in range(0, width, TILE):
+            for i in range(top, min(top + TILE, number)):
+                for j in range(left, min(left + TILE, width)):
+                    written[i * width + j] = total[first + j, i] if turned else total[i, first + j]

@@ -3,7 +3,7 @@
 What it does with `policies.encoders.mlp`, `policies.lstm` and `policies.linear`, where kernels can call the
 GEMM. All weights and all their gradients come by address, in this order: weight and bias of each encoder
 layer; input weight, hidden weight and bias of each LSTM; weight and bias of the output. T steps, N lanes,
-M = T * N.
+M = T * N; few enough for all that lies between to stay in a cache.
 """
 
 from __future__ import annotations
@@ -11,113 +11,194 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import activations, gemm, lstm_kernels, unroll_kernels
+from policies import activations, gemm, lstm_kernels, simd
 from policies.activations import F32, JIT, forget_stale
 
-forget_stale(__file__, activations, gemm, lstm_kernels, unroll_kernels)
+forget_stale(__file__, activations, gemm, lstm_kernels, simd)
+
+
+@numba.njit(inline="always", **JIT)
+def _row(x, r):  # type: ignore[no-untyped-def]
+    """Row r of x [M, N], whose rows may lie apart; the compiler sees that its numbers do not."""
+    return gemm.floats(x.ctypes.data + r * x.strides[0], x.shape[1])
 
 
 @numba.njit(**JIT)
-def dense(x, weight, bias, y):  # type: ignore[no-untyped-def]
-    """y [M, N] = x [M, K] @ weight.T + bias."""
-    rows, width = y.shape
-    added = gemm.floats(bias, width)
-    for r in range(rows):
-        for j in range(width):
-            y[r, j] = added[j]
-    gemm.matmul_t(x, weight, y, True)
-
-
-@numba.njit(**JIT)
-def relu(y):  # type: ignore[no-untyped-def]
-    """In place; as a comparison, which lets NaN through."""
+def shift(y, bias):  # type: ignore[no-untyped-def]
+    """y [M, N] += bias, an address."""
+    added = gemm.floats(bias, y.shape[1])
     for r in range(y.shape[0]):
+        row = _row(y, r)
         for j in range(y.shape[1]):
-            y[r, j] = F32(0.0) if y[r, j] < F32(0.0) else y[r, j]
+            row[j] += added[j]
+
+
+@numba.njit(**JIT)
+def shift_and_cut(y, bias):  # type: ignore[no-untyped-def]
+    """y [M, N] = ReLU(y + bias), an address; as a comparison, which lets NaN through."""
+    added = gemm.floats(bias, y.shape[1])
+    for r in range(y.shape[0]):
+        row = _row(y, r)
+        for j in range(y.shape[1]):
+            z = row[j] + added[j]
+            row[j] = F32(0.0) if z < F32(0.0) else z
+
+
+@numba.njit(**JIT)
+def copy(x, y):  # type: ignore[no-untyped-def]
+    """y [M, N] = x."""
+    for r in range(x.shape[0]):
+        source, target = _row(x, r), _row(y, r)
+        for j in range(x.shape[1]):
+            target[j] = source[j]
+
+
+@numba.njit(**JIT)
+def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
+    """x [M, F] through the encoder's layers to y [M, K], and what entered each of them [M, ...]."""
+    rows, layers = x.shape[0], widths.shape[0]
+    inputs = [x[:, : x.shape[1]]]
+    for k in range(layers):
+        out = y if k == layers - 1 else np.empty((rows, widths[k]), np.float32)[:, : widths[k]]
+        gemm.matmul_t(inputs[-1], address[2 * k], out, False)
+        shift_and_cut(out, address[2 * k + 1])
+        inputs.append(out)
+    if layers == 0:
+        copy(inputs[0], y)
+    return inputs
 
 
 @numba.njit(**JIT)
 def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-def]
     """x [M, F], is_first [T, N], state [L, 2, N, H] -> y [M, K], written, and what `backward` needs.
 
-    inputs: of every layer, [M, ...] each; of every LSTM: gates [T, N, 4H], hidden state before and cell
-    after each step [T, N, H].
+    inputs: of the encoder's layers; of every LSTM: what enters it, its input and the hidden state side by side
+    [T, N, K + H], gates [T, N, 4H] and cells [T, N, H] after each step; the last hidden states [T, N, H].
     """
-    (length, lanes), units, at = is_first.shape, state.shape[3], 0
-    inputs = [x]
-    for k in range(widths.shape[0]):
-        out = np.empty((x.shape[0], widths[k]), np.float32)
-        dense(inputs[-1], address[at], address[at + 1], out)
-        relu(out)
-        inputs.append(out)
-        at += 2
-    layers = range(state.shape[0])
-    gates = [np.empty((length, lanes, 4 * units), np.float32) for _ in layers]
-    entering = [np.empty((length, lanes, units), np.float32) for _ in layers]
-    cells = [np.empty((length, lanes, units), np.float32) for _ in layers]
-    for layer in layers:
-        hidden = np.empty((length, lanes, units), np.float32)
-        gemm.matmul_t(inputs[-1], address[at], gates[layer].reshape(x.shape[0], 4 * units), False)
-        unroll_kernels.forward(
-            gates[layer], is_first, state[layer, 0], state[layer, 1], address[at + 1],
-            gemm.floats(address[at + 2], 4 * units), entering[layer], hidden, cells[layer],
-        )  # fmt: skip
-        inputs.append(hidden.reshape(x.shape[0], units))
-        at += 3
-    dense(inputs[-1], address[at], address[at + 1], y)
-    return inputs, gates, entering, cells
+    (length, lanes), rows, layers, units = is_first.shape, x.shape[0], state.shape[0], state.shape[3]
+    width = widths[-1] if len(widths) else x.shape[1]
+    entering = [np.empty((length, lanes, (units if k else width) + units), np.float32) for k in range(layers)]
+    gates = [np.empty((length, lanes, 4 * units), np.float32) for _ in range(layers)]
+    cells = [np.empty((length, lanes, units), np.float32) for _ in range(layers)]
+    top = np.empty((length, lanes, units), np.float32)
+    inputs = encode(x, address, widths, entering[0].reshape(rows, width + units)[:, :width])
+    at = 2 * widths.shape[0]
+    for layer in range(layers):
+        both, out = entering[layer], top if layer == layers - 1 else entering[layer + 1]
+        bias = gemm.floats(address[at + 2], 4 * units)
+        hidden, cell = state[layer, 0][:, :units], state[layer, 1]
+        for t in range(length):
+            before = both[t][:, width:]
+            lstm_kernels.reset(is_first[t], hidden, before)
+            gemm.matmul_t(both[t][:, :width], address[at], gates[layer][t], False)
+            gemm.matmul_t(before, address[at + 1], gates[layer][t], True)
+            hidden = out[t][:, :units]
+            lstm_kernels.forward(gates[layer][t], None, bias, is_first[t], cell, hidden, cells[layer][t])
+            cell = cells[layer][t]
+        width, at = units, at + 3
+    gemm.matmul_t(top.reshape(rows, units), address[at], y, False)
+    shift(y, address[at + 1])
+    return inputs, entering, gates, cells, top
 
 
 @numba.njit(**JIT)
-def _dense_backward(grad, x, weight, weight_grad, bias_grad, grad_x):  # type: ignore[no-untyped-def]
-    """grad [M, N] of `dense` to weight and bias and, if it has columns, grad_x [M, K]."""
-    rows, width = grad.shape
-    total = np.zeros(width, np.float64)
-    for r in range(rows):
-        for j in range(width):
-            total[j] += grad[r, j]
-    written = gemm.floats(bias_grad, width)
-    for j in range(width):
-        written[j] = total[j]
-    gemm.weight_gradient(grad, x, weight_grad)
-    if grad_x.shape[1]:
-        gemm.matmul(grad, weight, grad_x)
+def sums(inputs, widths, units, layers, outputs):  # type: ignore[no-untyped-def]
+    """Zeros for what `backward` adds to: of each layer's weights, an LSTM's side by side, and of its biases.
+
+    inputs: F; units: H; outputs: K. Weights as `gemm.add_weight_gradient` has them.
+    """
+    weights, biases, width = [np.zeros((0, 0), np.float32)], [np.zeros(0, np.float64)], inputs
+    for out in widths:
+        weights.append(_zeros(out, width))
+        biases.append(np.zeros(out, np.float64))
+        width = out
+    for _ in range(layers):
+        weights.append(_zeros(4 * units, width + units))
+        biases.append(np.zeros(4 * units, np.float64))
+        width = units
+    weights.append(_zeros(outputs, units))
+    biases.append(np.zeros(outputs, np.float64))
+    return weights[1:], biases[1:]
+
+
+@numba.njit(**JIT)
+def _zeros(outputs, inputs):  # type: ignore[no-untyped-def]
+    return np.zeros((outputs, inputs) if outputs < inputs else (inputs, outputs), np.float32)
+
+
+@numba.njit(**JIT)
+def _add(grad, x, weights, bias):  # type: ignore[no-untyped-def]
+    """A linear layer's share, of grad [M, N] and its input x [M, K], to the sums of weights and bias."""
+    for r in range(grad.shape[0]):
+        row = _row(grad, r)
+        for j in range(grad.shape[1]):
+            bias[j] += row[j]
+    gemm.add_weight_gradient(grad, x, weights)
 
 
 @numba.njit(**JIT)
 def backward(  # type: ignore[no-untyped-def]
-    grad, is_first, state, inputs, gates, entering, cells, address, widths, grad_address
+    grad, is_first, state, inputs, entering, gates, cells, top, address, weights, biases
 ):
-    """From grad [M, K] of `forward`'s y to all weights' gradients, which are written; x, state get none."""
-    (length, lanes), units = is_first.shape, state.shape[3]
-    rows, at = grad.shape[0], grad_address.shape[0] - 2
-    grad_x = np.empty((rows, inputs[-1].shape[1] if len(inputs) > 1 else 0), np.float32)
-    _dense_backward(grad, inputs[-1], address[at], grad_address[at], grad_address[at + 1], grad_x)
-    place = len(inputs) - 2  # of the input of the layer at hand
-    for layer in range(state.shape[0] - 1, -1, -1):
+    """From grad [M, K] of `forward`'s y to all weights' gradients, which are added to `sums`.
+
+    x and state get none. What `forward` gave is used up.
+    """
+    (length, lanes), rows, layers, units = is_first.shape, grad.shape[0], state.shape[0], state.shape[3]
+    at, encoders = address.shape[0] - 4, len(inputs) - 1  # after the output come mean and std of the value
+    _add(grad, top.reshape(rows, units), weights[-1], biases[-1])
+    below = top.reshape(rows, units)  # what stood there is not needed any more
+    gemm.matmul(grad, address[at], below)
+    for layer in range(layers - 1, -1, -1):
         at -= 3
-        grad_gates = np.empty((length, lanes, 4 * units), np.float32)
-        grad_bias = gemm.floats(grad_address[at + 2], 4 * units)
-        for j in range(4 * units):
-            grad_bias[j] = F32(0.0)
-        unroll_kernels.backward(
-            grad_x.reshape(length, lanes, units), gates[layer], is_first, state[layer, 1], cells[layer],
-            address[at + 1], grad_gates, grad_bias,
-        )  # fmt: skip
-        flat, x = grad_gates.reshape(rows, 4 * units), inputs[place]
-        gemm.weight_gradient(flat, entering[layer].reshape(rows, units), grad_address[at + 1])
-        gemm.weight_gradient(flat, x, grad_address[at])
-        grad_x = np.empty((rows, x.shape[1] if place else 0), np.float32)
-        if place:
-            gemm.matmul(flat, address[at], grad_x)
-        place -= 1
-    for _ in range(widths.shape[0]):
-        at -= 2
-        y, x = inputs[place + 1], inputs[place]
+        width = entering[layer].shape[2] - units
+        grad_output, hidden_weight = below.reshape(length, lanes, units), address[at + 1]
+        # The state that leaves t = T - 1 enters no later step of this fragment.
+        grad_hidden, grad_cell = np.zeros((lanes, units), np.float32), np.zeros((lanes, units), np.float32)
+        first_next = np.zeros(lanes, np.bool_)
+        for t in range(length - 1, -1, -1):
+            cell_in = cells[layer][t - 1] if t else state[layer, 1]
+            now = gates[layer][t]  # whose gradient takes their place
+            lstm_kernels.backward(
+                grad_output[t], grad_hidden, first_next, now, is_first[t], cell_in, cells[layer][t], grad_cell,
+                now, biases[encoders + layer],
+            )  # fmt: skip
+            if t:
+                gemm.matmul(now, hidden_weight, grad_hidden)
+            first_next = is_first[t]
+        flat = gates[layer].reshape(rows, 4 * units)
+        gemm.add_weight_gradient(flat, entering[layer].reshape(rows, width + units), weights[encoders + layer])
+        if layer or encoders:
+            below = np.empty((rows, width), np.float32)
+            gemm.matmul(flat, address[at], below)
+    for k in range(encoders - 1, -1, -1):
+        y, x = inputs[k + 1], inputs[k]
         for r in range(rows):
+            passed, row = _row(y, r), _row(below, r)
             for j in range(y.shape[1]):
-                grad_x[r, j] = grad_x[r, j] if y[r, j] > F32(0.0) else F32(0.0)
-        below = np.empty((rows, x.shape[1] if place else 0), np.float32)
-        _dense_backward(grad_x, x, address[at], grad_address[at], grad_address[at + 1], below)
-        grad_x = below
-        place -= 1
+                row[j] = row[j] if passed[j] > F32(0.0) else F32(0.0)
+        _add(below, x, weights[k], biases[k])
+        if k:
+            grad_x = np.empty((rows, x.shape[1]), np.float32)
+            gemm.matmul(below, address[2 * k], grad_x)
+            below = grad_x
+
+
+@numba.njit(**JIT)
+def write(weights, biases, widths, units, grad_address):  # type: ignore[no-untyped-def]
+    """`sums` to where the gradients belong."""
+    at, encoders = 0, widths.shape[0]
+    for k in range(len(weights)):
+        number, (rows, columns) = biases[k].shape[0], weights[k].shape
+        width = rows + columns - number
+        turned = number >= width
+        within = units if encoders <= k < len(weights) - 1 else 0  # of the inputs, an LSTM's own state
+        gemm.write_gradient(weights[k], turned, 0, width - within, grad_address[at])
+        at += 1
+        if within:
+            gemm.write_gradient(weights[k], turned, width - within, within, grad_address[at])
+            at += 1
+        written = gemm.floats(grad_address[at], number)
+        for j in range(number):
+            written[j] = biases[k][j]
+        at += 1

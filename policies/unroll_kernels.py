@@ -8,10 +8,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import activations, gemm, lstm_kernels
+from policies import activations, gemm, lstm_kernels, simd
 from policies.activations import JIT, forget_stale
 
-forget_stale(__file__, activations, gemm, lstm_kernels)
+forget_stale(__file__, activations, gemm, lstm_kernels, simd)
 
 
 @numba.njit(**JIT)
@@ -23,11 +23,10 @@ def forward(  # type: ignore[no-untyped-def]
     gates [T, N, 4H]: the input's share, whose place the activations take; hidden, cell [N, H] enter t = 0.
     weight: the address of [4H, H].
     """
-    hidden_gates = np.empty_like(gates[0])
     for t in range(gates.shape[0]):
         lstm_kernels.reset(is_first[t], hidden, hidden_in[t])
-        gemm.matmul_t(hidden_in[t], weight, hidden_gates, False)
-        lstm_kernels.forward(gates[t], hidden_gates, bias, is_first[t], cell, hiddens[t], cells[t])
+        gemm.matmul_t(hidden_in[t], weight, gates[t], True)
+        lstm_kernels.forward(gates[t], None, bias, is_first[t], cell, hiddens[t], cells[t])
         hidden, cell = hiddens[t], cells[t]
 
 

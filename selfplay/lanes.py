@@ -34,16 +34,18 @@ def _pop(queue, head, count, which):  # type: ignore[no-untyped-def]
 
 @numba.njit(**_JIT)
 def _record(  # type: ignore[no-untyped-def]
-    rows, first, logp, value, version, state, held, opened, cursor, queue, head, count, initial_state,
+    rows, first, logp, value, version, entering, held, opened, cursor, queue, head, count, initial_state,
     scalars, flags, versions, place,
 ):  # fmt: skip
     """Close each row's decision before this one and open this one; place [K] gets its flat [T * C] index.
 
     False where there is no column left to open it in.
 
-    scalars: logp, value, reward, next_value [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
+    entering [L, S, E, H]: states of the rows without a column that has room, in their order. scalars: logp,
+    value, reward, next_value [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
     """
     length, columns = versions.shape
+    without = 0
     for k in range(rows.shape[0]):
         row = rows[k]
         column = held[row]
@@ -60,14 +62,15 @@ def _record(  # type: ignore[no-untyped-def]
             else:
                 column = _pop(queue, head, count, FREE)
                 cursor[column] = 0
-                for layer in range(state.shape[0]):
-                    for vector in range(state.shape[1]):
-                        for unit in range(state.shape[3]):
+                for layer in range(entering.shape[0]):
+                    for vector in range(entering.shape[1]):
+                        for unit in range(entering.shape[3]):
                             initial_state[column, layer, vector, unit] = (
-                                0.0 if first[k] else state[layer, vector, k, unit]
+                                0.0 if first[k] else entering[layer, vector, without, unit]
                             )
             held[row] = column
             opened[row] = cursor[column]
+            without += 1
         t = cursor[column]
         cursor[column] += 1
         place[k] = t * columns + column
@@ -170,11 +173,16 @@ class Lanes:
         """Whether a batch of complete lanes waits."""
         return bool(self.count[COMPLETE] >= self.batch)
 
+    def opening(self, rows: np.ndarray) -> np.ndarray:
+        """Those of these rows [K] whose next decision opens a column, [E] in their order."""
+        held = self.held[rows]
+        return rows[(held < 0) | (self.cursor[held] == self.length)]
+
     def record(
         self,
         rows: np.ndarray,
         is_first: np.ndarray,
-        state: np.ndarray,
+        entering: np.ndarray,
         obs: Tree,
         mask: Tree,
         action: Tree,
@@ -182,10 +190,13 @@ class Lanes:
         value: np.ndarray,
         version: int,
     ) -> None:
-        """Decisions of K rows: leaves [K, ...], logp and value [K], state [L, S, K, H] that entered them."""
+        """Decisions of K rows: leaves [K, ...], logp and value [K].
+
+        entering [L, S, E, H]: the states that entered those of the `opening` rows.
+        """
         place = np.empty(len(rows), np.int64)
         stored = _record(
-            rows, is_first, logp, value, version, state, self.held, self.opened, self.cursor, self.queue,
+            rows, is_first, logp, value, version, entering, self.held, self.opened, self.cursor, self.queue,
             self.head, self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
         )  # fmt: skip
         assert stored, "batches are taken more slowly than lanes fill"

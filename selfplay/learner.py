@@ -14,7 +14,7 @@ from torch import Tensor
 from policies.heads import HeadInput
 from policies.policy import Leaves, Policy
 from selfplay import data_parallel, losses
-from selfplay.compiled_gradients import CompiledGradients
+from selfplay.compiled_gradients import Arrays, CompiledGradients
 from selfplay.config import PPOConfig
 from selfplay.cuda_graphs import GraphedGradients
 from selfplay.data_parallel import Brought, Siblings
@@ -122,14 +122,16 @@ class Learner:
             reward = self.reward_scale.scale(reward)
         batch, explained_variance = self._prepare(fragment, reward)
         self._count_targets(batch.target)
+        arrays = self._arrays(batch)
         totals: dict[str, float] = {}
         updates = 0
         trained = 0
         for _ in range(config.epochs):
             if config.advantage == "vtrace" and updates:
                 batch, _ = self._prepare(fragment, reward)
+                arrays = self._arrays(batch)
             for lanes, total in self._minibatches([each.lanes for each in brought]):
-                for name, value in self._step(batch, lanes, entropy_coef).items():
+                for name, value in self._step(batch, arrays, lanes, entropy_coef).items():
                     totals[name] = totals.get(name, 0.0) + value
                 updates += 1
                 trained += total * fragment.is_first.shape[0]
@@ -208,10 +210,16 @@ class Learner:
         policy.value_std.copy_(self.target_moments.std)
         popart_(*policy.value_layer(), old_mean, old_std, policy.value_mean, policy.value_std)
 
-    def _step(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> dict[str, float]:
+    def _arrays(self, batch: Batch) -> Arrays | None:
+        """The batch for the compiled gradients; None where autograd makes them."""
+        return self.compiled.arrays(batch) if self.compiled is not None and self.compiled.usable else None
+
+    def _step(
+        self, batch: Batch, arrays: Arrays | None, lanes: Tensor, entropy_coef: float
+    ) -> dict[str, float]:
         """One gradient step on a minibatch, of which siblings may have further lanes."""
         if len(lanes):
-            grad, means = self._shared_gradients(batch, lanes, entropy_coef)
+            grad, means = self._shared_gradients(batch, arrays, lanes, entropy_coef)
         else:
             grad, means = self.grads[0].zero_(), self.flat.new_zeros(len(_TERMS) - 1, requires_grad=False)
         if self.siblings is not None:
@@ -231,7 +239,9 @@ class Learner:
         self.adam.step()
         return dict(zip(_TERMS, values, strict=True))
 
-    def _shared_gradients(self, batch: Batch, lanes: Tensor, entropy_coef: float) -> tuple[Tensor, Tensor]:
+    def _shared_gradients(
+        self, batch: Batch, arrays: Arrays | None, lanes: Tensor, entropy_coef: float
+    ) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss over these lanes, spread over the threads; and its terms' means."""
         shards = lanes.chunk(self.num_shards)
         share = [len(shard) / len(lanes) for shard in shards]
@@ -239,13 +249,16 @@ class Learner:
         if self.graphed is not None:
             terms = [self.graphed(batch, lanes, entropy_coef)]
         else:
-            terms = list(
-                run(
-                    lambda shard, grads: self._gradients(batch.lanes(shard), entropy_coef, grads),
-                    shards,
-                    self.grad_views,
-                )
-            )
+
+
+            def gradients(shard: Tensor, grads: list[Tensor]) -> Tensor:
+                if arrays is None:
+                    return self._gradients(batch.lanes(shard), entropy_coef, grads)
+                assert self.compiled is not None
+                terms = self.compiled(arrays, shard.numpy(), entropy_coef, grads)
+                return torch.cat((terms, terms.new_zeros(1)))
+
+            terms = list(run(gradients, shards, self.grad_views))
         grad = self.grads[0].mul_(share[0])
         for weight, other in zip(share[1:], self.grads[1:], strict=False):
             grad.add_(other, alpha=weight)
@@ -265,8 +278,6 @@ class Learner:
     def _gradients(self, batch: Batch, entropy_coef: float | Tensor, grads: list[Tensor]) -> Tensor:
         """The mean loss's gradients over these lanes, to `grads`; gives its terms' means (`_TERMS`)."""
         config, policy = self.config, self.policy
-        if self.compiled is not None and self.compiled.usable:
-            return torch.cat((self.compiled(batch, float(entropy_coef), grads), torch.zeros(1)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
             reference = self._magnet_head(batch)

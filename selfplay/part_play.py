@@ -20,24 +20,26 @@ from policies.spaces import (
     previous_rows,
     previous_space,
 )
-from selfplay.draws import MatchDraws
+from selfplay.draws import Draws, MatchDraws
 from selfplay.lanes import Lanes
 from selfplay.parts import Part
-from selfplay.players import Learning, Player
+from selfplay.players import Decision, Learning, Player, PolicyPlayer
 
 Seated = Sequence[Player]
 """Whoever holds a seat: one player for each part of the game."""
 
 
 @numba.njit(nogil=True, cache=True)
-def _gather(stored, rows, state):  # type: ignore[no-untyped-def]
-    """state [L, S, K, H] = stored [L, S, R, H] at these rows [K]."""
+def _gather(stored, rows):  # type: ignore[no-untyped-def]
+    """stored [L, S, R, H] at these rows [K]: [L, S, K, H]."""
+    state = np.empty((stored.shape[0], stored.shape[1], rows.shape[0], stored.shape[3]), np.float32)
     for layer in range(stored.shape[0]):
         for vector in range(stored.shape[1]):
             for k in range(rows.shape[0]):
                 row = rows[k]
                 for unit in range(stored.shape[3]):  # as a loop: four times faster than a slice's assignment
                     state[layer, vector, k, unit] = stored[layer, vector, row, unit]
+    return state
 
 
 @numba.njit(nogil=True, cache=True)
@@ -111,24 +113,21 @@ class PartPlay:
             obs, mask = self.views(rows, player.extras)
             is_first = self.is_first[rows]
             stored = self.state_of(player)
-            state = np.empty((*stored.shape[:2], len(rows), stored.shape[3]), np.float32)
-            _gather(stored, rows, state)
+            noted = recorded if recorded is not None and name == recorded[0] else None
+            entering = stored[:, :, :0] if noted is None else _gather(stored, noted[1].opening(rows))
             draws = rng.rows(self.game[rows], self.seat[rows]) if isinstance(rng, MatchDraws) else rng
-            start = time.perf_counter()
-            decision = player.act(obs, mask, is_first, state, draws)
-            self.seconds += time.perf_counter() - start
-            _scatter(decision.state, rows, stored)
+            decision = self._ask(player, obs, mask, is_first, stored, rows, draws)
             for path, leaf in decision.action.items():
                 target = self.group_action[path]
                 target.reshape(-1, *target.shape[2:])[self.flat[rows]] = leaf
             if decision.value is not None and not np.isfinite(decision.value).all():
                 self._refuse(rows, obs, decision.value)
-            if recorded is not None and name == recorded[0]:
-                _, lanes, version = recorded
+            if noted is not None:
+                _, lanes, version = noted
                 assert decision.logp is not None
                 assert decision.value is not None
                 lanes.record(
-                    rows, is_first, state, obs, mask, decision.action, decision.logp, decision.value,
+                    rows, is_first, entering, obs, mask, decision.action, decision.logp, decision.value,
                     version,
                 )  # fmt: skip
             if self.tracks_previous:
@@ -136,6 +135,29 @@ class PartPlay:
                     self.previous[_under(PREVIOUS_ACTION, path)][rows] = leaf
                 self.previous[PREVIOUS_REWARD][rows] = 0
         self.is_first[acting] = False
+
+    def _ask(
+        self,
+        player: Player,
+        obs: Tree,
+        mask: Tree,
+        is_first: np.ndarray,
+        stored: np.ndarray,
+        rows: np.ndarray,
+        rng: Draws,
+    ) -> Decision:
+        """A player's decisions of these rows, whose states go on in `stored`."""
+        if isinstance(player, PolicyPlayer) and player.in_place:
+            start = time.perf_counter()
+            decision = player.act_at(obs, mask, is_first, stored, rows, rng)
+            self.seconds += time.perf_counter() - start
+            return decision
+        state = _gather(stored, rows)
+        start = time.perf_counter()
+        decision = player.act(obs, mask, is_first, state, rng)
+        self.seconds += time.perf_counter() - start
+        _scatter(decision.state, rows, stored)
+        return decision
 
     def earn(self, reward: np.ndarray) -> None:
         """Note what a step paid, reward [B, A], until the next decision."""

@@ -77,11 +77,36 @@ class PolicyPlayer:
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, uniform: np.ndarray | None
     ) -> Decision:
         """What follows from uniform [R, U] in [0, 1); None: the likeliest actions."""
-        head, compiled = self.policy.head, self.policy.compiled
-        if uniform is not None and type(head) is CategoricalHead and compiled and compiled.usable:
-            choice, logp, value, after = compiled.draw(obs, mask.get(""), is_first, state, uniform[:, 0])
-            return Decision({"": head.action(choice)}, logp, value, after)
+        if uniform is not None and self._compiled:
+            return self._decide_at(obs, mask, is_first, state.copy(), np.arange(len(is_first)), uniform)
         return self._decide(obs, mask, is_first, state, uniform)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether `act_at` may be called now, and is all that this player does when it acts."""
+        return type(self) is PolicyPlayer and not self.greedy and self._compiled
+
+    def act_at(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rows: np.ndarray, rng: Draws
+    ) -> Decision:
+        """`act` of those whose states are these rows [R] of state [L, S, ..., H], which goes on in place."""
+        drawn = draw_uniform(self.policy, len(is_first), rng)
+        return self._decide_at(obs, mask, is_first, state, rows, drawn)
+
+    @property
+    def _compiled(self) -> bool:
+        compiled = self.policy.compiled
+        return type(self.policy.head) is CategoricalHead and compiled is not None and compiled.usable
+
+    def _decide_at(
+        self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rows: np.ndarray,
+        uniform: np.ndarray,
+    ) -> Decision:  # fmt: skip
+        head, compiled = self.policy.head, self.policy.compiled
+        assert isinstance(head, CategoricalHead)
+        assert compiled is not None
+        choice, logp, value, after = compiled.draw(obs, mask.get(""), is_first, state, rows, uniform[:, 0])
+        return Decision({"": head.action(choice)}, logp, value, after)
 
     @torch.inference_mode()
     def _decide(

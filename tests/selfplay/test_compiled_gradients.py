@@ -58,15 +58,13 @@ def draw(learner, length=9, lanes=13, masked=True, seed=1):
     )
 
 
-def both(learner, batch, entropy_coef=0.03):
+def both(learner, batch, entropy_coef=0.03, lanes=None):
     """(terms, gradients) by the kernel and by autograd."""
     assert learner.compiled.usable
-    found = []
-    for compiled in (learner.compiled, None):
-        kept, learner.compiled = learner.compiled, compiled
-        grad, terms = learner._shared_gradients(batch, torch.arange(batch.is_first.shape[1]), entropy_coef)
+    found, lanes = [], torch.arange(batch.is_first.shape[1]) if lanes is None else lanes
+    for arrays in (learner._arrays(batch), None):
+        grad, terms = learner._shared_gradients(batch, arrays, lanes, entropy_coef)
         found.append((terms.clone(), grad.clone()))
-        learner.compiled = kept
     return found
 
 
@@ -89,10 +87,15 @@ def test_networks(network, masked):
     agree(learner, draw(learner, masked=masked))
 
 
-@pytest.mark.parametrize(("length", "lanes"), [(1, 1), (1, 40), (30, 1), (16, 70)])
+@pytest.mark.parametrize(("length", "lanes"), [(1, 1), (1, 40), (30, 1), (16, 70), (100, 47)])
 def test_sizes(length, lanes):
     learner = make()
     agree(learner, draw(learner, length, lanes))
+
+
+def test_some_lanes_of_a_batch():
+    learner = make()
+    agree(learner, draw(learner), lanes=torch.tensor([11, 3, 0, 7]))
 
 
 def test_coefficients():
@@ -132,8 +135,8 @@ def test_what_is_not_finite_shows():
 # Broken kernels: the comparison must see each of them.
 
 ARGUMENTS = (
-    "x", "is_first", "state", "legal", "choice", "old_logp", "advantage", "target", "address", "widths",
-    "grad_address", "value_mean", "value_std", "bounds", "value_coef", "entropy_coef", "sums",
+    "x", "is_first", "state", "legal", "choice", "elements", "lanes", "address", "widths", "grad_address",
+    "value_mean", "value_std", "bounds", "value_coef", "entropy_coef", "sums",
 )  # fmt: skip
 
 
@@ -144,6 +147,8 @@ ARGUMENTS = (
         ("state", np.zeros_like),
         ("legal", np.ones_like),
         ("choice", np.zeros_like),
+        ("elements", np.zeros_like),
+        ("lanes", np.zeros_like),
         ("value_mean", np.zeros_like),
         ("value_std", np.ones_like),
         ("entropy_coef", np.zeros_like),

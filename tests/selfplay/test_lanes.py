@@ -27,9 +27,10 @@ def decide(lanes, *decisions, version=0):
     """decisions: (row, number, is_first); the number is obs, value, 10 * logp and 100 * state at once."""
     rows, number, first = (np.array(column) for column in zip(*decisions, strict=True))
     number = number.astype(np.float32)
-    state = np.broadcast_to(100 * number, (1, 2, len(rows))).astype(np.float32)[..., None]
+    opening = 100 * number[np.isin(rows, lanes.opening(rows))]
+    entering = np.broadcast_to(opening, (1, 2, len(opening))).astype(np.float32)[..., None]
     lanes.record(
-        rows.astype(np.int64), first.astype(bool), state, {"": number[:, None]},
+        rows.astype(np.int64), first.astype(bool), entering, {"": number[:, None]},
         {"": np.ones((len(rows), 2), bool)}, {"": rows % 2}, number / 10, number, version,
     )  # fmt: skip
 
