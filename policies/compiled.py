@@ -72,7 +72,7 @@ class Compiled:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
         x = self._policy.input.encoded(obs)
         assert x.shape == (rows, self._policy.input.output_size), (x.shape, rows)
-        return x
+        return x if x.flags.writeable else x.copy()  # as the arrays that kernels put beside it
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
@@ -135,8 +135,9 @@ ROWS = 128
 
 @numba.njit(**JIT)
 def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[no-untyped-def]
-    """x [R, F], is_first [R] -> y [R, K] and value [R] written; rows [R] of state [L, 2, ..., H] go on in place.
+    """x [R, F], is_first [R] -> y [R, K] and value [R], written.
 
+    rows [R]: where in state [L, 2, ..., H] theirs lie, which go on in place.
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
     threads = gemm.set_num_threads(np.int32(1))

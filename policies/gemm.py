@@ -81,7 +81,18 @@ def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc
 
     sizes, where = types.intp, types.intp
     return types.none(
-        types.boolean, types.boolean, sizes, sizes, sizes, where, sizes, where, sizes, types.float32, where, sizes
+        types.boolean,
+        types.boolean,
+        sizes,
+        sizes,
+        sizes,
+        where,
+        sizes,
+        where,
+        sizes,
+        types.float32,
+        where,
+        sizes,
     ), generate
 
 
@@ -154,8 +165,8 @@ def add_weight_gradient(grad, x, total):  # type: ignore[no-untyped-def]
     for start in range(0, grad.shape[0], PIECE):
         rows, a, b = min(PIECE, grad.shape[0] - start), first[start:], second[start:]
         _sgemm(
-            False, True, n, k, rows, b.ctypes.data, _distance(b), a.ctypes.data, _distance(a), np.float32(1.0),
-            total.ctypes.data, n,
+            False, True, n, k, rows, b.ctypes.data, _distance(b), a.ctypes.data, _distance(a),
+            np.float32(1.0), total.ctypes.data, n,
         )  # fmt: skip
 
 

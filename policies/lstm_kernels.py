@@ -32,7 +32,7 @@ def _tanh(x: Vector) -> Vector:
 
 
 def _activated(i: Vector, f: Vector, g: Vector, o: Vector) -> tuple[Vector, Vector, Vector, Vector]:
-    """sigmoid(i), sigmoid(f), tanh(g), sigmoid(o) by one division, which takes as long as sixteen products."""
+    """sigmoid(i), sigmoid(f), tanh(g), sigmoid(o), with one division: it is slower than all the products."""
     (pi, qi), (pf, qf), (pg, qg), (po, qo) = (_quotient(x) for x in (i * 0.5, f * 0.5, g, o * 0.5))
     first, second = qi * qf, qg * qo
     inverse = 1.0 / (first * second)
@@ -103,7 +103,7 @@ def forward(gates, hidden_gates, bias, is_first, cell_in, hidden, cell):  # type
 
 @numba.njit(**JIT)
 def forward_at(gates, bias, is_first, rows, hidden, cell):  # type: ignore[no-untyped-def]
-    """One step of the lanes that have these rows [N] of hidden and cell [R, H], in place; gates [N, 4H] whole."""
+    """`forward` of lanes whose states are these rows [N] of hidden and cell [R, H], in place."""
     width = cell.shape[1]
     b = bias.ctypes.data
     for n in range(rows.shape[0]):
@@ -133,10 +133,22 @@ def _backward_row(opens: bool) -> Any:
 
     @intrinsic
     def row(  # type: ignore[no-untyped-def]
-        typing_context, grad_output, grad_next, keep, gates, cell_in, cell, grad_cell, grad_gates, total, width
+        typing_context,
+        grad_output,
+        grad_next,
+        keep,
+        gates,
+        cell_in,
+        cell,
+        grad_cell,
+        grad_gates,
+        total,
+        width,
     ):
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            grad_output, grad_next, keep, gates, cell_in, cell, grad_cell, grad_gates, total, width = arguments
+            grad_output, grad_next, keep, gates, cell_in, cell, grad_cell, grad_gates, total, width = (
+                arguments
+            )
             places = _by_gate(builder, width)
 
             def body(block: Block) -> None:
@@ -186,7 +198,10 @@ def backward(  # type: ignore[no-untyped-def]
         keep = F32(0.0) if is_first_next[n] else F32(1.0)
         out = grad_output.ctypes.data + n * grad_output.strides[0]
         following = grad_next.ctypes.data + n * grad_next.strides[0]
-        g, grad_g = gates.ctypes.data + n * gates.strides[0], grad_gates.ctypes.data + n * grad_gates.strides[0]
+        g, grad_g = (
+            gates.ctypes.data + n * gates.strides[0],
+            grad_gates.ctypes.data + n * grad_gates.strides[0],
+        )
         c, c_in = cell.ctypes.data + n * cell.strides[0], cell_in.ctypes.data + n * cell_in.strides[0]
         grad_c = grad_cell.ctypes.data + n * grad_cell.strides[0]
         if is_first[n]:

@@ -72,8 +72,9 @@ def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
 def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-def]
     """x [M, F], is_first [T, N], state [L, 2, N, H] -> y [M, K], written, and what `backward` needs.
 
-    inputs: of the encoder's layers; of every LSTM: what enters it, its input and the hidden state side by side
-    [T, N, K + H], gates [T, N, 4H] and cells [T, N, H] after each step; the last hidden states [T, N, H].
+    inputs: of the encoder's layers. Of every LSTM: what enters it, its input and its hidden state side by
+    side [T, N, K + H]; gates [T, N, 4H] and cells [T, N, H] after each step. The last hidden
+    states [T, N, H].
     """
     (length, lanes), rows, layers, units = is_first.shape, x.shape[0], state.shape[0], state.shape[3]
     width = widths[-1] if len(widths) else x.shape[1]
@@ -160,14 +161,16 @@ def backward(  # type: ignore[no-untyped-def]
             cell_in = cells[layer][t - 1] if t else state[layer, 1]
             now = gates[layer][t]  # whose gradient takes their place
             lstm_kernels.backward(
-                grad_output[t], grad_hidden, first_next, now, is_first[t], cell_in, cells[layer][t], grad_cell,
-                now, biases[encoders + layer],
+                grad_output[t], grad_hidden, first_next, now, is_first[t], cell_in, cells[layer][t],
+                grad_cell, now, biases[encoders + layer],
             )  # fmt: skip
             if t:
                 gemm.matmul(now, hidden_weight, grad_hidden)
             first_next = is_first[t]
         flat = gates[layer].reshape(rows, 4 * units)
-        gemm.add_weight_gradient(flat, entering[layer].reshape(rows, width + units), weights[encoders + layer])
+        gemm.add_weight_gradient(
+            flat, entering[layer].reshape(rows, width + units), weights[encoders + layer]
+        )
         if layer or encoders:
             below = np.empty((rows, width), np.float32)
             gemm.matmul(flat, address[at], below)

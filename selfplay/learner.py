@@ -250,7 +250,6 @@ class Learner:
             terms = [self.graphed(batch, lanes, entropy_coef)]
         else:
 
-
             def gradients(shard: Tensor, grads: list[Tensor]) -> Tensor:
                 if arrays is None:
                     return self._gradients(batch.lanes(shard), entropy_coef, grads)

@@ -84,7 +84,7 @@ class PolicyPlayer:
     @property
     def in_place(self) -> bool:
         """Whether `act_at` may be called now, and is all that this player does when it acts."""
-        return type(self) is PolicyPlayer and not self.greedy and self._compiled
+        return type(self).act is _ACT and not self.greedy and self._compiled
 
     def act_at(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rows: np.ndarray, rng: Draws
@@ -131,6 +131,9 @@ class PolicyPlayer:
 
     def _tensors(self, tree: Tree) -> dict[str, torch.Tensor]:
         return {path: to_device(leaf, self.device) for path, leaf in tree.items()}
+
+
+_ACT = PolicyPlayer.act
 
 
 def extras(policy: Policy) -> tuple[str, ...]:

@@ -186,6 +186,32 @@ def test_the_callers_threads_are_left_as_they_were():
         gemm.set_num_threads(before)
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.parametrize("number", [1, 7, 300])
+def test_states_go_on_where_they_lie(network, number):
+    policy = make(**NETWORKS[network])
+    obs, is_first, state = rows(policy, number)
+    obs = {path: np.asarray(leaf) for path, leaf in obs.items()}
+    wanted = unrolled(policy, obs, is_first, state)
+    places = np.random.default_rng(3).permutation(number + 5)[:number]
+    stored = np.full((*state.shape[:2], number + 5, state.shape[3]), 7.0, np.float32)
+    stored[:, :, places] = state
+    uniform = np.random.default_rng(4).random(number, dtype=np.float32)
+    drawn = policy.compiled.draw(obs, None, is_first, stored, places, uniform)
+    assert drawn.state is stored
+    equal((drawn.value, stored[:, :, places]), wanted[1:])
+    assert (np.delete(stored, places, axis=2) == 7.0).all()
+
+
+def test_states_that_lie_elsewhere_are_refused():
+    policy = make()
+    obs, is_first, state = rows(policy, 6)
+    uniform = np.zeros(6, np.float32)
+    for stored, places in ((state, np.arange(6) + 1), (np.asfortranarray(state), np.arange(6))):
+        with pytest.raises(AssertionError):
+            policy.compiled.draw(obs, None, is_first, stored, places, uniform)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_player_decides_the_same_either_way(masked, monkeypatch):
     policy = make()

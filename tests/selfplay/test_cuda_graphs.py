@@ -101,6 +101,7 @@ def test_a_shape_is_recorded_once_and_the_fifth_is_not(monkeypatch):
 def test_an_update_by_graphs_is_the_update_without():
     (plain, fragment), (learner, _) = fragments(), fragments()
     learner.graphed = graphed(learner)
+    plain.compiled = None  # as on CUDA
     for _ in range(2):
         assert learner.update([fragment]) == plain.update([fragment])
     for name, weight in plain.weights().items():
@@ -112,7 +113,7 @@ def test_what_the_policy_learned_since_is_seen():
     graphs = graphed(learner)
     lanes = torch.arange(8)
     first = graphs(batch, lanes, 0.1).clone()
-    learner._step(batch, lanes, 0.1)
+    learner._step(batch, None, lanes, 0.1)
     learner.policy.observe(batch.obs)
     learner.set_state(*learner.state())
     second = graphs(batch, lanes, 0.1).clone()

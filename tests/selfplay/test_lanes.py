@@ -71,6 +71,20 @@ def test_a_lane_by_hand():
     assert f.initial_state.tolist() == [[[[0], [0]], [[0], [0]]]]  # both lanes open with a match
 
 
+def test_a_column_opens_with_the_state_of_its_own_row():
+    # Rows 0 and 2 go on in their columns, rows 1 and 3 open new ones in mid-match: entering has these two.
+    lanes = make(rows=4, batch=4)
+    for number in (1, 2, 3):
+        decide(lanes, (1, 10 + number, number == 1), (3, 30 + number, number == 1))
+        settle(lanes, reward=(0,) * 4, terminated=(0,) * 4, truncated=(0,) * 4, final=(0,) * 4)
+    for number in (1, 2):
+        decide(lanes, (0, number, number == 1), (2, 20 + number, number == 1))
+    assert lanes.opening(np.arange(4)).tolist() == [1, 3]
+    decide(lanes, (0, 3, False), (1, 14, False), (2, 23, False), (3, 34, False))
+    columns = lanes.held[[1, 3]]
+    assert lanes.initial_state[columns, 0, :, 0].tolist() == [[1400, 1400], [3400, 3400]]
+
+
 def test_the_next_decision_closes_a_full_column():
     lanes = make(batch=1)
     for number in (1, 2, 3):

@@ -204,7 +204,7 @@ def test_threads_change_nothing_but_rounding(num_threads, changes):
     whole, shared = (make_learner(policy, num_threads=n, **changes) for n in (1, num_threads))
     batch, _ = whole._prepare(fragment, torch.as_tensor(fragment.reward))
     lanes = torch.arange(fragment.num_lanes)
-    one, two = whole._step(batch, lanes, 0.03), shared._step(batch, lanes, 0.03)
+    one, two = (each._step(batch, each._arrays(batch), lanes, 0.03) for each in (whole, shared))
     assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
     for left, right in zip(*(views(x.flat.grad, x.params) for x in (whole, shared)), strict=True):
         scale = max(float(left.abs().max()), 1e-3)
@@ -218,10 +218,10 @@ def test_minibatches_split_lanes_never_time(monkeypatch, num_minibatches):
     seen = []
     original = Learner._step
 
-    def step(self, batch, lanes, entropy_coef):
+    def step(self, batch, arrays, lanes, entropy_coef):
         assert batch.logp.shape == fragment.logp.shape
         seen.append(lanes.tolist())
-        return original(self, batch, lanes, entropy_coef)
+        return original(self, batch, arrays, lanes, entropy_coef)
 
     monkeypatch.setattr(learner_module.Learner, "_step", step)
     learner.update([fragment])
@@ -281,9 +281,8 @@ def test_the_magnet_pulls_back_and_moves_when_it_is_due():
     free = make_learner(policy, lr=0.02, magnet_coef=0.0)
     held = make_learner(policy, lr=0.02, magnet_coef=50.0, magnet_iterations=1000)
     moving = make_learner(policy, lr=0.02, magnet_coef=0.01, magnet_iterations=3)
-    assert held._step(held._prepare(fragment, torch.as_tensor(fragment.reward))[0], torch.arange(16), 0.0)[
-        "loss/magnet_kl"
-    ] == pytest.approx(0, abs=1e-6)
+    batch, _ = held._prepare(fragment, torch.as_tensor(fragment.reward))
+    assert held._step(batch, None, torch.arange(16), 0.0)["loss/magnet_kl"] == pytest.approx(0, abs=1e-6)
     magnets = []
     for _ in range(6):
         for learner in (free, held, moving):
@@ -360,7 +359,7 @@ def test_vtrace_weighs_stale_data_down():
     fresh = fresh_learner._prepare(fragment, torch.as_tensor(fragment.reward))[0]
     assert batch.advantage.abs().mean() < 0.3 * fresh.advantage.abs().mean()
     # The ratio of the first step is taken against the present policy, so nothing is clipped.
-    assert learner._step(batch, torch.arange(16), 0.0)["loss/clip_fraction"] == 0
+    assert learner._step(batch, learner._arrays(batch), torch.arange(16), 0.0)["loss/clip_fraction"] == 0
 
 
 @pytest.mark.parametrize("advantage", ["gae", "vtrace"])
@@ -381,9 +380,9 @@ def test_every_epoch_of_vtrace_sees_the_same_rewards(monkeypatch):
     seen = []
     original = Learner._step
 
-    def step(self, batch, lanes, entropy_coef):
+    def step(self, batch, arrays, lanes, entropy_coef):
         seen.append(batch.target.clone())
-        return original(self, batch, lanes, entropy_coef)
+        return original(self, batch, arrays, lanes, entropy_coef)
 
     monkeypatch.setattr(Learner, "_step", step)
     learner.update([fragment])

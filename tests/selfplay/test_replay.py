@@ -262,8 +262,8 @@ def initial_state_of_after_the_step():
         last["state"] = act(self, *args)
         return last["state"]
 
-    def late(self, rows, is_first, state, obs, mask, action, logp, value, version):
-        after = last["state"].state
+    def late(self, rows, is_first, entering, obs, mask, action, logp, value, version):
+        after = last["state"].state[:, :, np.isin(rows, self.opening(rows))]
         record(self, rows, is_first, after, obs, mask, action, logp, value, version)
 
     return [(PolicyPlayer, "act", remember), (Lanes, "record", late)]
@@ -273,12 +273,10 @@ def padding_in_the_state_handed_on():
     """The state of the next fragment comes from an unroll over padding, not from what was played."""
     original = Lanes.record
 
-    def record(self, rows, is_first, state, obs, mask, action, logp, value, version):
-        opening = self.held[rows] >= 0
-        opening[opening] = self.cursor[self.held[rows][opening]] == self.length
-        state = state.copy()
-        state[:, :, opening] *= 0.5
-        original(self, rows, is_first, state, obs, mask, action, logp, value, version)
+    def record(self, rows, is_first, entering, obs, mask, action, logp, value, version):
+        entering = entering.copy()
+        entering[:, :, self.held[self.opening(rows)] >= 0] *= 0.5
+        original(self, rows, is_first, entering, obs, mask, action, logp, value, version)
 
     return [(Lanes, "record", record)]
 

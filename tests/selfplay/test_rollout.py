@@ -3,6 +3,8 @@
 `Recorder.collect` checks every lane, match result and player by itself; see tests/slow_recorder.py.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from envs.bots import random_bot
 from envs.conformance import check
 from envs.connect_four import ConnectFour
+from policies import gemm
 from policies.policy import Policy, PolicySpec
 from selfplay.lanes import Lanes
 from selfplay.matches import MAIN, Lineups
@@ -113,6 +116,35 @@ def test_the_toys_show_what_they_are_for():
     ):
         for end in ends.split():
             assert any(getattr(d, end) for seat in decisions[game] for d in seat), (game, end)
+
+
+class Gathering(PolicyPlayer):
+    """Gets states brought and taken away, as all do who act in a way of their own."""
+
+    def act(self, *rest):
+        return super().act(*rest)
+
+
+@pytest.mark.parametrize("game", TOYS)
+def test_states_that_go_on_in_place_make_no_difference(game):
+    found = []
+    for kind in (PolicyPlayer, Gathering):
+        env = TOYS[game](5)
+        players = {name: kind(make_policy(env, k)) for k, name in enumerate(("old", "older"), start=1)}
+        rollout = make_rollout(env, kind(make_policy(env)), length=5)
+        assert rollout.main[0].in_place == (kind is PolicyPlayer and gemm.AVAILABLE)
+        lineups = draw_lineups(list(players), len(env.teams), np.random.default_rng(0))
+        rollout.assign(lineups, alone(players))
+        for version in range(6):
+            rollout.load(
+                [{name: x.numpy() for name, x in make_policy(env, 9 + version).state_dict().items()}], version
+            )
+            (fragment,), results = rollout.collect()
+            found.append((fragment, results.returns))
+    for (one, returns), (other, wanted) in zip(found[:6], found[6:], strict=True):
+        np.testing.assert_array_equal(returns, wanted)
+        for field in dataclasses.fields(one):
+            np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
 
 
 def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
