@@ -64,8 +64,8 @@ def both(learner, batch, entropy_coef=0.03):
     found = []
     for compiled in (learner.compiled, None):
         kept, learner.compiled = learner.compiled, compiled
-        grad, terms = learner._shared_gradients(batch, torch.arange(batch.is_first.shape[1]), entropy_coef)
-        found.append((terms.clone(), grad.clone()))
+        row = learner._shared_gradients(batch, torch.arange(batch.is_first.shape[1]), entropy_coef)
+        found.append((row[len(learner.flat) : -2].clone(), row[: len(learner.flat)].clone()))
         learner.compiled = kept
     return found
 
