@@ -79,8 +79,8 @@ PARTS: list[tuple[Any, str, str]] = [
     (learner.Batch, "lanes", "update: pick lanes"),
     (losses, "ppo_loss", "loss"),
     (torch.autograd, "grad", "backward: autograd, the rest (head, loss, relu)"),
-    (torch.nn.utils, "clip_grad_norm_", "optimiser: clip"),
-    (torch.optim.Adam, "step", "optimiser: Adam"),
+    (learner, "clip_gradient_", "optimiser: clip"),
+    (learner, "adam_step_", "optimiser: Adam"),
 ]
 
 

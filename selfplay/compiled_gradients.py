@@ -68,10 +68,10 @@ class CompiledGradients:
         length, lanes = batch.is_first.shape
         obs = {path: leaf.contiguous().numpy() for path, leaf in batch.obs.items()}
         flat = {path: leaf.reshape(length * lanes, *leaf.shape[2:]) for path, leaf in obs.items()}
-        legal = batch.mask.get("")
+        x, legal = self._layers.encoded(flat, length * lanes), batch.mask.get("")
         everything = np.ones((length, lanes, self._head.num_inputs), bool)
         return Arrays(
-            self._layers.encoded(flat, length * lanes).reshape(length, lanes, -1),
+            x.reshape(length, lanes, x.shape[1]),
             batch.is_first.contiguous().numpy(),
             batch.state.contiguous().numpy(),
             everything if legal is None else legal.contiguous().numpy(),
@@ -84,9 +84,9 @@ class CompiledGradients:
     ) -> Tensor:
         """Write the mean loss's gradients over these lanes [K], as the policy's parameters.
 
-        Gives the means [5] of `losses.ppo_loss`.
+        Gives the means [5] of `losses.ppo_loss` and of a magnet's, 0.
         """
-        sums = np.zeros(5)
+        sums = np.zeros(6)
         _gradients(
             *arrays,
             lanes,
@@ -125,7 +125,7 @@ def _gradients(  # type: ignore[no-untyped-def]
     x, is_first, state, legal, choice, elements, lanes, address, widths, grad_address, value_mean, value_std,
     bounds, value_coef, entropy_coef, sums,
 ):  # fmt: skip
-    """Gradients of the mean loss over these lanes [K], to grad_address; `loss_kernels.ppo`'s sums [5] added.
+    """Gradients of the mean loss over these lanes [K], to grad_address; sums [6] get the loss's added.
 
     `Arrays` of N lanes; addresses and widths as `policies.network_kernels` has them; bounds: of
     `loss_kernels.ppo`.
@@ -161,7 +161,7 @@ def _gradients(  # type: ignore[no-untyped-def]
 def _loss(  # type: ignore[no-untyped-def]
     output, legal, choice, old_logp, advantage, target, value_mean, value_std, bounds, coefficients, sums
 ):
-    """The gradient [M, n + 1] of the network's output; sums [5] are added to.
+    """The gradient [M, n + 1] of the network's output; sums [6] are added to.
 
     coefficients: of value and entropy, and what one element counts.
     """

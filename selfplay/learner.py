@@ -20,7 +20,7 @@ from selfplay.cuda_graphs import GraphedGradients
 from selfplay.data_parallel import Brought, Siblings
 from selfplay.fragments import Fragment, concatenate
 from selfplay.normalize import RewardScale, RunningMoments, popart_
-from selfplay.optim import SecondMoment, clip_per_parameter_, flatten_, views
+from selfplay.optim import SecondMoment, adam_step_, clip_gradient_, flatten_, views
 from selfplay.replay import ReplayDifference, check_replay
 from selfplay.returns import gae, vtrace
 from selfplay.schedules import linear
@@ -86,8 +86,9 @@ class Learner:
         # One torch thread each: the shards are the parallelism.
         threads = ThreadPoolExecutor(self.num_shards, initializer=torch.set_num_threads, initargs=(1,))
         self.pool = threads if self.num_shards > 1 else None
-        self.grads = self.flat.new_empty(self.num_shards, self.flat.numel(), requires_grad=False)
-        self.grad_views = [views(row, self.params) for row in self.grads]
+        # [shards, P + 8]: gradient, the terms of `_TERMS`, and a place for the weight of all these.
+        self.grads = self.flat.new_zeros(self.num_shards, len(self.flat) + len(_TERMS) + 1)
+        self.grad_views = [views(row[: len(self.flat)], self.params) for row in self.grads]
         self.compiled = CompiledGradients.of(policy, config)
         self.graphed = GraphedGradients(self._whole, self._held) if self.device.type == "cuda" else None
 
@@ -219,32 +220,29 @@ class Learner:
     ) -> dict[str, float]:
         """One gradient step on a minibatch, of which siblings may have further lanes."""
         if len(lanes):
-            grad, means = self._shared_gradients(batch, arrays, lanes, entropy_coef)
+            row = self._shared_gradients(batch, arrays, lanes, entropy_coef)
         else:
-            grad, means = self.grads[0].zero_(), self.flat.new_zeros(len(_TERMS) - 1, requires_grad=False)
+            row = self.grads[0].zero_()
         if self.siblings is not None:
-            together = torch.cat((grad, means, means.new_ones(1))).mul_(len(lanes))
-            self.siblings.add_(together)
-            grad, means = (together[:-1] / together[-1]).split((len(grad), len(means)))
-        self.flat.grad = grad
-        if self.config.grad_clip_sigma is not None:
-            clip_per_parameter_([self.flat], self.second_moment, sigma=self.config.grad_clip_sigma)
-        limit = self.config.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_([self.flat], float("inf") if limit is None else limit)
-        values = torch.cat((means, norm[None])).tolist()  # the step's one wait for the device
+            row.mul_(len(lanes))
+            row[-1] = len(lanes)
+            self.siblings.add_(row)
+            row[:-1].div_(row[-1])
+        self.flat.grad, terms = row[: len(self.flat)], row[len(self.flat) : -1]
+        clip_gradient_(self.flat, self.second_moment, self.config.grad_clip_sigma, norm=terms[-1])
+        values = terms.tolist()  # the step's one wait for the device
         if not np.isfinite(values).all():
             raise FloatingPointError(
                 f"loss or gradient is not finite: {dict(zip(_TERMS, values, strict=True))}"
             )
-        self.adam.step()
+        adam_step_(self.adam, values[-1], self.config.max_grad_norm)
         return dict(zip(_TERMS, values, strict=True))
 
     def _shared_gradients(
         self, batch: Batch, arrays: Arrays | None, lanes: Tensor, entropy_coef: float
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over these lanes, spread over the threads; and its terms' means."""
+    ) -> Tensor:
+        """`grads[0]`, made the mean loss's gradient and terms but the norm; lanes spread over the threads."""
         shards = lanes.chunk(self.num_shards)
-        share = [len(shard) / len(lanes) for shard in shards]
         run = self.pool.map if self.pool else map
         if self.graphed is not None:
             terms = [self.graphed(batch, lanes, entropy_coef)]
@@ -254,16 +252,17 @@ class Learner:
                 if arrays is None:
                     return self._gradients(batch.lanes(shard), entropy_coef, grads)
                 assert self.compiled is not None
-                terms = self.compiled(arrays, shard.numpy(), entropy_coef, grads)
-                return torch.cat((terms, terms.new_zeros(1)))
+                return self.compiled(arrays, shard.numpy(), entropy_coef, grads)
 
             terms = list(run(gradients, shards, self.grad_views))
-        grad = self.grads[0].mul_(share[0])
-        for weight, other in zip(share[1:], self.grads[1:], strict=False):
-            grad.add_(other, alpha=weight)
-        means = sum(weight * values for weight, values in zip(share, terms, strict=True))
-        assert isinstance(means, Tensor)
-        return grad, means
+        first, *others = self.grads[: len(shards)]
+        for row, means in zip((first, *others), terms, strict=True):
+            row[len(self.flat) : -2] = means
+        if others:
+            first.mul_(len(shards[0]) / len(lanes))
+        for shard, other in zip(shards[1:], others, strict=True):
+            first.add_(other, alpha=len(shard) / len(lanes))
+        return first
 
     def _whole(self, batch: Batch, entropy_coef: Tensor) -> Tensor:
         """`_gradients` of a minibatch that is not shared among threads."""

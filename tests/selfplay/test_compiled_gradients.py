@@ -63,8 +63,8 @@ def both(learner, batch, entropy_coef=0.03, lanes=None):
     assert learner.compiled.usable
     found, lanes = [], torch.arange(batch.is_first.shape[1]) if lanes is None else lanes
     for arrays in (learner._arrays(batch), None):
-        grad, terms = learner._shared_gradients(batch, arrays, lanes, entropy_coef)
-        found.append((terms.clone(), grad.clone()))
+        row = learner._shared_gradients(batch, arrays, lanes, entropy_coef)
+        found.append((row[len(learner.flat) : -2].clone(), row[: len(learner.flat)].clone()))
     return found
 
 
