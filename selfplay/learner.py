@@ -212,8 +212,9 @@ class Learner:
         popart_(*policy.value_layer(), old_mean, old_std, policy.value_mean, policy.value_std)
 
     def _arrays(self, batch: Batch) -> Arrays | None:
-        """The batch for the compiled gradients; None where autograd makes them."""
-        return self.compiled.arrays(batch) if self.compiled is not None and self.compiled.usable else None
+        """The batch for the compiled gradients; None where autograd makes them, or only siblings have lanes."""
+        usable = self.compiled is not None and self.compiled.usable and batch.is_first.numel()
+        return self.compiled.arrays(batch) if self.compiled is not None and usable else None
 
     def _step(
         self, batch: Batch, arrays: Arrays | None, lanes: Tensor, entropy_coef: float
