@@ -212,7 +212,7 @@ class Learner:
         popart_(*policy.value_layer(), old_mean, old_std, policy.value_mean, policy.value_std)
 
     def _arrays(self, batch: Batch) -> Arrays | None:
-        """The batch for the compiled gradients; None where autograd makes them, or only siblings have lanes."""
+        """The batch for the compiled gradients; None where autograd makes them, or others have all lanes."""
         usable = self.compiled is not None and self.compiled.usable and batch.is_first.numel()
         return self.compiled.arrays(batch) if self.compiled is not None and usable else None
 
