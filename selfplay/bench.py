@@ -31,6 +31,10 @@ WARM_UP_ITERATIONS = 3
 """Iterations among all opponents before the measurement: compilation, allocations, matches mixed."""
 
 
+PARTS = 4
+"""Of the measurement, the floor in between: machines change their speed from minute to minute."""
+
+
 class Measured(NamedTuple):
     """What was seen of a run between two instants of `time.perf_counter`."""
 
@@ -102,23 +106,42 @@ def main(argv: Sequence[str]) -> int:
 
 
 def bench(config: Config, seconds: float) -> Report:
-    """Train in a temporary run directory, measure that for about so many seconds, then the floor."""
-    from selfplay import floor
+    """Train in a temporary run directory, measure that for about so many seconds, and the floor in turn."""
+    from selfplay.floor import Ruler
     from selfplay.train import check
 
     check(config)
     cores = num_cores()
     num_workers = resolve_num_workers(config)
-    measured = measure(config, seconds)
-    _say("measuring the floor")
+    ruler = Ruler(config, max(1, num_workers), cores)
+    with warmed_up(config) as go_on:
+        _say(f"measuring for {seconds:g} s, and the floor in between")
+        parts: list[Measured] = []
+        ruler.note()
+        while sum(part.ended - part.begun for part in parts) < seconds:
+            parts.append(go_on(seconds / PARTS))
+            ruler.note()
     return make_report(
-        measured,
-        floor.measure(config, max(1, num_workers), cores),
+        joined(parts),
+        ruler.floor(),
         env=config.env.id,
         num_workers=num_workers,
         num_games=config.rollout.num_games,
         cores=cores,
     )
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """One after the other, without the time between them."""
+    whole, *others = parts
+    for part in others:
+        later = whole.ended - part.begun
+        rows = [(clock + later, metrics) for clock, metrics in part.rows]
+        whole = Measured(
+            whole.begun, part.ended + later, whole.steps_before, whole.rows + rows,
+            whole.collected + part.collected,
+        )  # fmt: skip
+    return whole
 
 
 def measure(config: Config, seconds: float) -> Measured:
@@ -147,7 +170,6 @@ def warmed_up(config: Config) -> Iterator[GoOn]:
         training.main.engine = cast(Any, engine)
 
         def go_on(seconds: float) -> Measured:
-            _say(f"measuring for {seconds:g} s")
             watch.rows, engine.collected = [], []
             steps_before, begun = training.agent_steps, time.perf_counter()
             _train(training, StopConfig(seconds=training.seconds + seconds))

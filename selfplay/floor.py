@@ -8,6 +8,7 @@ is then measured on the spot.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
 import threading
 import time
@@ -91,26 +92,42 @@ class Floor:
     decisions_per_s: float  # each acted once and learned from: gemm.all_cores / flops
 
 
-def measure(config: Config, num_workers: int, num_threads: int) -> Floor:
-    """num_workers: rollouts, at least 1; num_threads: cores, which are the learner's threads too."""
-    device = choose_device(config, cuda_here())
-    with _summed_as_on(device):
-        work = count_work(config, num_workers, num_threads if device == "cpu" else 1)
-    flops = work.act_flops + work.learn_flops
+class Ruler:
+    """Measures the floor again and again, in turn with what is to be compared."""
 
-    def rate(multiply: Multiply) -> Rate:
-        threads = []
-        for number in (1, num_threads):
-            act = flops_per_s(work.act, multiply, number)
-            if device == "cpu":
-                learn = flops_per_s(work.learn, multiply, number)
-            else:
-                learn = flops_per_s(work.learn, multiply, 1, device, _precision(config))
-            threads.append(flops / (work.act_flops / act + work.learn_flops / learn) / 1e9)
-        return Rate(*threads)
+    def __init__(self, config: Config, num_workers: int, num_threads: int) -> None:
+        """num_workers: rollouts, at least 1; num_threads: cores, which are the learner's threads too."""
+        self._device, self._precision = choose_device(config, cuda_here()), _precision(config)
+        self._threads = num_threads
+        with _summed_as_on(self._device):
+            self._work = count_work(config, num_workers, num_threads if self._device == "cpu" else 1)
+        self._noted: list[float] = []
 
-    gemm, mkl = rate(matmul_t), rate(lambda x, weight: torch.mm(x, weight.t()))
-    return Floor(work, gemm, mkl, gemm.all_cores * 1e9 / flops)
+    def note(self) -> None:
+        """Measure the rate of the network's products on all cores now."""
+        self._noted.append(self._rate(matmul_t, self._threads))
+
+    def floor(self) -> Floor:
+        """By the mean of what was noted."""
+        all_cores = statistics.fmean(self._noted)
+        gemm = Rate(self._rate(matmul_t, 1), all_cores)
+        mkl = Rate(*(self._rate(_mm, number) for number in (1, self._threads)))
+        return Floor(self._work, gemm, mkl, all_cores * 1e9 / (self._work.act_flops + self._work.learn_flops))
+
+    def _rate(self, multiply: Multiply, num_threads: int) -> float:
+        """GFLOP/s of acting and learning in their proportion."""
+        work, device = self._work, self._device
+        act = flops_per_s(work.act, multiply, num_threads)
+        if device == "cpu":
+            learn = flops_per_s(work.learn, multiply, num_threads)
+        else:
+            learn = flops_per_s(work.learn, multiply, 1, device, self._precision)
+        seconds = work.act_flops / act + work.learn_flops / learn
+        return (work.act_flops + work.learn_flops) / seconds / 1e9
+
+
+def _mm(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t())
 
 
 def count_work(config: Config, num_workers: int, num_threads: int) -> Work:

@@ -103,6 +103,29 @@ def test_speeds_by_hand():
     assert told.floor_share == 0.5
 
 
+def test_parts_are_joined_without_the_time_between_them():
+    whole = measured()
+    first = bench.Measured(10.0, 12.0, 1000, whole.rows[:1], whole.collected[:1])
+    later = [(clock + 5.0, metrics) for clock, metrics in whole.rows[1:]]
+    second = bench.Measured(17.0, 19.0, 1300, later, whole.collected[1:])
+    assert bench.joined([first, second]) == whole
+    assert bench.joined([whole]) == whole
+
+
+def test_the_floor_is_the_mean_of_what_was_noted(monkeypatch):
+    rates = iter([2e9, 4e9, 6e9, 12e9, *[5e9] * 6])  # of acting and learning in turn
+    monkeypatch.setattr(floor, "flops_per_s", lambda *args: next(rates))
+    ruler = floor.Ruler(tiny(), 1, 2)
+    act, learn = 2 * FORWARD, 2 * (FORWARD + BACKWARD)
+    ruler.note()
+    ruler.note()
+    found = ruler.floor()
+    noted = [(act + learn) / (act / a + learn / b) for a, b in ((2, 4), (6, 12))]
+    assert found.gemm.all_cores == pytest.approx(sum(noted) / 2)
+    assert found.decisions_per_s == pytest.approx(sum(noted) / 2 * 1e9 / (act + learn))
+    assert (found.gemm.one_thread, *found.mkl) == pytest.approx((5, 5, 5))
+
+
 def test_the_split_is_the_whole():
     # Workers' means: playing .5 and 1, acting .1875 and .5625, game .25 and .125.
     assert report().split == {
