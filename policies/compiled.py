@@ -130,7 +130,7 @@ class Compiled:
 
 
 ROWS = 128
-"""Decided at a time: what lies between the layers stays in the second cache."""
+"""Decided at a time, about: what lies between the layers stays in the second cache."""
 
 
 @numba.njit(**JIT)
@@ -141,7 +141,8 @@ def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
     threads = gemm.set_num_threads(np.int32(1))
-    pieces = (len(rows) + ROWS - 1) // ROWS
+    # Of wide layers the weights themselves are much to read: more rows at a time.
+    pieces = max(1, len(rows) // max(ROWS, state.shape[3]))
     for piece in range(pieces):
         part = slice(piece * len(rows) // pieces, (piece + 1) * len(rows) // pieces)
         _piece(x[part], is_first[part], state, rows[part], address, widths, y[part])
