@@ -1,9 +1,10 @@
-"""A decision and a minibatch's gradient as one kernel each, in turn with torch's way: microseconds.
+"""A decision and a minibatch's gradient as one kernel each, beside torch's way and bare products: us.
 
     python -m benchmarks.kernels [--seconds 10]
 
-Connect Four's network as `connect_four` has it, one thread, in one process. Only where kernels can call the
-GEMM (`policies.gemm`). The rows are random, the batches what a worker played.
+Connect Four's network as `connect_four` has it, one thread, in one process, all in turn. Only where kernels
+can call the GEMM (`policies.gemm`). The rows are random, the batches what a worker played; products: the
+matrix products within, replayed by `torch` (`selfplay.floor`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 
 from policies import gemm
+from policies.linear import matmul_t
 from selfplay import config as configuration
+from selfplay import floor
 from selfplay.engine import make_learners
 from selfplay.learner import Learner
 from selfplay.matches import MAIN, Lineups
@@ -54,7 +57,19 @@ def decisions(learner: Learner, number: int) -> dict[str, Callable[[], object]]:
         with gemm.left_to_torch():
             player.decide(*rest, uniform)
 
-    return {"kernel": lambda: player.decide(*rest, uniform), "torch": torchs}
+    return {"kernel": lambda: player.decide(*rest, uniform), "torch": torchs, "products": products(torchs)}
+
+
+def products(function: Callable[[], object]) -> Callable[[], object]:
+    """The matrix products of a function, and nothing else."""
+    pairs = floor.drawn(floor.count(function).gemms)
+
+    @torch.inference_mode()
+    def replay() -> None:
+        for x, weight in pairs:
+            matmul_t(x, weight)
+
+    return replay
 
 
 def gradients(learner: Learner, lanes: int, worker: Worker) -> dict[str, Callable[[], object]]:
@@ -71,7 +86,8 @@ def gradients(learner: Learner, lanes: int, worker: Worker) -> dict[str, Callabl
         with gemm.left_to_torch():
             learner._gradients(part, 0.01, grads)
 
-    return {"kernel": lambda: compiled(arrays, index.numpy(), 0.01, grads), "torch": torchs}
+    ways = {"kernel": lambda: compiled(arrays, index.numpy(), 0.01, grads), "torch": torchs}
+    return ways | {"products": products(torchs)}
 
 
 def main() -> None:
@@ -90,7 +106,7 @@ def main() -> None:
     lines += [(f"gradient of {n} lanes", gradients(learner, n, worker)) for n in LANES]
     for name, ways in lines:
         found = medians(ways, options.seconds)
-        print(f"{name:24} kernel {found['kernel']:9,.0f}  torch {found['torch']:9,.0f}")
+        print(f"{name:24}", *(f"  {way} {microseconds:9,.0f}" for way, microseconds in found.items()))
 
 
 if __name__ == "__main__":

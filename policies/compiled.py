@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels, simd
+from policies import activations, gemm, head_kernels, linear, lstm_kernels, network_kernels, simd
 from policies.activations import F32, JIT, forget_stale
 from policies.lstm import LSTM
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policies.policy import Policy
 
 
-forget_stale(__file__, activations, gemm, lstm_kernels, network_kernels, simd)
+forget_stale(__file__, activations, gemm, linear, lstm_kernels, network_kernels, simd)
 
 
 class Stepped(NamedTuple):
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
     choice: np.ndarray  # [R] int64, -1 where nothing is legal
     logp: np.ndarray  # [R]
     value: np.ndarray  # [R] in units of reward
-    state: np.ndarray  # [L, 2, ..., H]
+    state: np.ndarray  # [L, 2, Q, H] of all rows, of which these are some
 
 
 class Compiled:
@@ -70,9 +70,9 @@ class Compiled:
 
     def encoded(self, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
-        x = self._policy.input.encoded(obs)
+        x = np.require(self._policy.input.encoded(obs), np.float32, ("C", "W"))  # kernels take its address
         assert x.shape == (rows, self._policy.input.output_size), (x.shape, rows)
-        return x if x.flags.writeable else x.copy()  # as the arrays that kernels put beside it
+        return x
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
@@ -83,6 +83,7 @@ class Compiled:
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
         after, rows = state.copy(), np.arange(len(is_first))
+        assert state.shape[2] == len(rows), (state.shape, len(rows))
         x = self._entering(obs, is_first, after, rows)
         stepped = Stepped(*self._empty(len(x)), after)
         _step(x, is_first, after, rows, self.addresses(), self.widths, stepped.output, stepped.value)
@@ -99,7 +100,7 @@ class Compiled:
     ) -> Drawn:
         """Choices drawn as by `policies.categorical.draw`; legal [R, n] bool, uniform [R] in [0, 1).
 
-        rows [R]: where in state [L, 2, ..., H] theirs lie, which go on in place.
+        rows [R], none twice: which of the Q in state [L, 2, Q, H] are theirs, which go on in place.
         """
         x = self._entering(obs, is_first, state, rows)
         output, value = self._empty(len(x))
@@ -123,9 +124,10 @@ class Compiled:
         """What the first layer reads; the kernels look at no shape."""
         layers, vectors, width = self._core.state_shape
         assert state.shape == (layers, vectors, state.shape[2], width), (state.shape, self._core.state_shape)
-        assert state.flags.c_contiguous, state.strides
+        assert state.dtype == np.float32, state.dtype
+        assert state.flags.c_contiguous and state.flags.writeable, state.flags  # noqa: PT018
         assert is_first.shape == rows.shape, (is_first.shape, rows.shape)
-        assert len(rows) == 0 or rows.max() < state.shape[2], (rows.max(), state.shape)
+        assert len(rows) == 0 or 0 <= rows.min() <= rows.max() < state.shape[2], state.shape
         return self.encoded(obs, len(rows))
 
 
@@ -137,7 +139,7 @@ ROWS = 128
 def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[no-untyped-def]
     """x [R, F], is_first [R] -> y [R, K] and value [R], written.
 
-    rows [R]: where in state [L, 2, ..., H] theirs lie, which go on in place.
+    rows [R]: which of the Q in state [L, 2, Q, H] are theirs, which go on in place.
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
     threads = gemm.set_num_threads(np.int32(1))
@@ -161,11 +163,8 @@ def _piece(x, is_first, state, rows, address, widths, y):  # type: ignore[no-unt
     for layer in range(state.shape[0]):
         hidden = state[layer, 0]
         for k in range(number):
-            if is_first[k]:
-                hidden_in[k] = F32(0.0)
-            else:
-                for j in range(units):  # a loop is four times as fast as a slice's assignment
-                    hidden_in[k, j] = hidden[rows[k], j]
+            for j in range(units):  # a loop is four times as fast as a slice's assignment
+                hidden_in[k, j] = F32(0.0) if is_first[k] else hidden[rows[k], j]
         gemm.matmul_t(below, address[at], gates, False)
         gemm.matmul_t(hidden_in, address[at + 1], gates, True)
         bias = gemm.floats(address[at + 2], 4 * units)

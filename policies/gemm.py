@@ -20,8 +20,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from policies.activations import JIT
+from policies import activations, linear
+from policies.activations import JIT, forget_stale
 from policies.linear import ONEDNN, PIECE
+
+forget_stale(__file__, activations, linear)
 
 _SGEMM, _SET_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
 
@@ -158,7 +161,7 @@ def matmul(x, weight, y):  # type: ignore[no-untyped-def]
 
 @numba.njit(**JIT)
 def add_weight_gradient(grad, x, total):  # type: ignore[no-untyped-def]
-    """total += grad [M, N].T @ x [M, K] if that is its shape and N < K, else += x.T @ grad: [K, N]."""
+    """total [N, K] += grad [M, N].T @ x [M, K] where N < K, else total [K, N] += x.T @ grad."""
     narrow = grad.shape[1] < x.shape[1]
     first, second = (grad, x) if narrow else (x, grad)
     k, n = total.shape

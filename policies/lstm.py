@@ -57,7 +57,7 @@ def _forward(
         return states
 
     g, first, b, (h, c) = gates.numpy(), is_first.numpy(), bias.detach().numpy(), states.numpy()
-    hidden, last_cell = state[0], state[1].numpy()
+    hidden, last_cell = state[0], state[1].contiguous().numpy()
     for t in range(len(gates)):
         if hidden_in is not None:
             kernels.reset(first[t], hidden.numpy(), hidden_in[t].numpy())

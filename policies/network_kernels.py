@@ -11,10 +11,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import activations, gemm, lstm_kernels, simd
+from policies import activations, gemm, linear, lstm_kernels, simd, unroll_kernels
 from policies.activations import F32, JIT, forget_stale
 
-forget_stale(__file__, activations, gemm, lstm_kernels, simd)
+forget_stale(__file__, activations, gemm, linear, lstm_kernels, simd, unroll_kernels)
+
+
+# A slice of a whole row's width, below, is for Numba, to which arrays with and without gaps are two types.
 
 
 @numba.njit(inline="always", **JIT)
@@ -55,7 +58,7 @@ def copy(x, y):  # type: ignore[no-untyped-def]
 
 @numba.njit(**JIT)
 def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
-    """x [M, F] through the encoder's layers to y [M, K], and what entered each of them [M, ...]."""
+    """x [M, F] through the encoder's layers to y [M, K]; gives x and what each of them put out [M, ...]."""
     rows, layers = x.shape[0], widths.shape[0]
     inputs = [x[:, : x.shape[1]]]
     for k in range(layers):
@@ -72,9 +75,9 @@ def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
 def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-def]
     """x [M, F], is_first [T, N], state [L, 2, N, H] -> y [M, K], written, and what `backward` needs.
 
-    inputs: of the encoder's layers. Of every LSTM: what enters it, its input and its hidden state side by
-    side [T, N, K + H]; gates [T, N, 4H] and cells [T, N, H] after each step. The last hidden
-    states [T, N, H].
+    x and the outputs of the encoder's layers. Of every LSTM: what enters it, its input and its hidden state
+    side by side [T, N, K + H]; gates [T, N, 4H] and cells [T, N, H] after each step. The hidden states
+    [T, N, H] of the last one.
     """
     (length, lanes), rows, layers, units = is_first.shape, x.shape[0], state.shape[0], state.shape[3]
     width = widths[-1] if len(widths) else x.shape[1]
@@ -86,16 +89,12 @@ def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-
     at = 2 * widths.shape[0]
     for layer in range(layers):
         both, out = entering[layer], top if layer == layers - 1 else entering[layer + 1]
-        bias = gemm.floats(address[at + 2], 4 * units)
-        hidden, cell = state[layer, 0][:, :units], state[layer, 1]
-        for t in range(length):
-            before = both[t][:, width:]
-            lstm_kernels.reset(is_first[t], hidden, before)
-            gemm.matmul_t(both[t][:, :width], address[at], gates[layer][t], False)
-            gemm.matmul_t(before, address[at + 1], gates[layer][t], True)
-            hidden = out[t][:, :units]
-            lstm_kernels.forward(gates[layer][t], None, bias, is_first[t], cell, hidden, cells[layer][t])
-            cell = cells[layer][t]
+        below, flat = both.reshape(rows, width + units)[:, :width], gates[layer].reshape(rows, 4 * units)
+        gemm.matmul_t(below, address[at], flat, False)
+        unroll_kernels.forward(
+            gates[layer], is_first, state[layer, 0][:, :units], state[layer, 1], address[at + 1],
+            gemm.floats(address[at + 2], 4 * units), both[:, :, width:], out[:, :, :units], cells[layer],
+        )  # fmt: skip
         width, at = units, at + 3
     gemm.matmul_t(top.reshape(rows, units), address[at], y, False)
     shift(y, address[at + 1])
@@ -153,20 +152,10 @@ def backward(  # type: ignore[no-untyped-def]
     for layer in range(layers - 1, -1, -1):
         at -= 3
         width = entering[layer].shape[2] - units
-        grad_output, hidden_weight = below.reshape(length, lanes, units), address[at + 1]
-        # The state that leaves t = T - 1 enters no later step of this fragment.
-        grad_hidden, grad_cell = np.zeros((lanes, units), np.float32), np.zeros((lanes, units), np.float32)
-        first_next = np.zeros(lanes, np.bool_)
-        for t in range(length - 1, -1, -1):
-            cell_in = cells[layer][t - 1] if t else state[layer, 1]
-            now = gates[layer][t]  # whose gradient takes their place
-            lstm_kernels.backward(
-                grad_output[t], grad_hidden, first_next, now, is_first[t], cell_in, cells[layer][t],
-                grad_cell, now, biases[encoders + layer],
-            )  # fmt: skip
-            if t:
-                gemm.matmul(now, hidden_weight, grad_hidden)
-            first_next = is_first[t]
+        unroll_kernels.backward(  # the gates' gradient takes their place
+            below.reshape(length, lanes, units), gates[layer], is_first, state[layer, 1], cells[layer],
+            address[at + 1], gates[layer], biases[encoders + layer],
+        )  # fmt: skip
         flat = gates[layer].reshape(rows, 4 * units)
         gemm.add_weight_gradient(
             flat, entering[layer].reshape(rows, width + units), weights[encoders + layer]

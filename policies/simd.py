@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-LANES = 16
+NUMBERS = 16
 """Numbers of a vector: 512 bits."""
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
@@ -68,9 +68,9 @@ class Vector:
 class Block:
     """Neighbouring numbers of every row that a loop goes over, from the same place on."""
 
-    def __init__(self, builder: Any, start: Any, lanes: int) -> None:
+    def __init__(self, builder: Any, start: Any, numbers: int) -> None:
         self._builder, self._start = builder, start
-        self._kind = _FLOAT if lanes == 1 else ir.VectorType(_FLOAT, lanes)
+        self._kind = _FLOAT if numbers == 1 else ir.VectorType(_FLOAT, numbers)
 
     def _place(self, row: Any, offset: Any) -> Any:
         first = self._builder.inttoptr(row, _FLOAT.as_pointer())
@@ -99,10 +99,10 @@ class Block:
 
 def over(builder: Any, width: Any, body: Callable[[Block], None]) -> None:
     """A loop over rows of so many numbers: whole vectors, then what is left one by one."""
-    lanes = ir.Constant(width.type, LANES)
-    number = builder.udiv(width, lanes)
-    whole = builder.mul(number, lanes)
-    with cgutils.for_range(builder, number) as loop:
-        body(Block(builder, builder.mul(loop.index, lanes), LANES))
+    numbers = ir.Constant(width.type, NUMBERS)
+    vectors = builder.udiv(width, numbers)
+    whole = builder.mul(vectors, numbers)
+    with cgutils.for_range(builder, vectors) as loop:
+        body(Block(builder, builder.mul(loop.index, numbers), NUMBERS))
     with cgutils.for_range(builder, builder.sub(width, whole)) as loop:
         body(Block(builder, builder.add(whole, loop.index), 1))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from policies import activations, gemm, lstm_kernels, simd
+from policies import activations, gemm, linear, lstm_kernels, simd
 from policies.activations import JIT, forget_stale
 
-forget_stale(__file__, activations, gemm, lstm_kernels, simd)
+forget_stale(__file__, activations, gemm, linear, lstm_kernels, simd)
 
 
 @numba.njit(**JIT)
@@ -34,7 +34,7 @@ def forward(  # type: ignore[no-untyped-def]
 def backward(  # type: ignore[no-untyped-def]
     grad_output, gates, is_first, first_cell, cells, weight, grad_gates, grad_bias
 ):
-    """grad_gates [T, N, 4H] is written, grad_bias [4H] added to; grad_output [T, N, H] is of hiddens.
+    """grad_gates [T, N, 4H], maybe gates, is written, grad_bias [4H] added to; grad_output [T, N, H].
 
     weight: the address of [4H, H].
     """

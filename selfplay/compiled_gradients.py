@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies import activations, gemm, head_kernels, lstm_kernels, network_kernels, simd
+from policies import (
+    activations,
+    gemm,
+    head_kernels,
+    linear,
+    lstm_kernels,
+    network_kernels,
+    simd,
+    unroll_kernels,
+)
 from policies.activations import JIT, forget_stale
 from policies.categorical_head import CategoricalHead
 from policies.compiled import Compiled
@@ -24,7 +33,18 @@ from policies.policy import Policy
 from selfplay import loss_kernels
 from selfplay.config import PPOConfig
 
-forget_stale(__file__, activations, gemm, head_kernels, loss_kernels, lstm_kernels, network_kernels, simd)
+forget_stale(
+    __file__,
+    activations,
+    gemm,
+    head_kernels,
+    linear,
+    loss_kernels,
+    lstm_kernels,
+    network_kernels,
+    simd,
+    unroll_kernels,
+)
 
 
 class Arrays(NamedTuple):
@@ -75,7 +95,7 @@ class CompiledGradients:
             batch.is_first.contiguous().numpy(),
             batch.state.contiguous().numpy(),
             everything if legal is None else legal.contiguous().numpy(),
-            batch.action[""].numpy().astype(np.int64) - self._head.start,
+            batch.action[""].contiguous().numpy().astype(np.int64) - self._head.start,
             torch.stack((batch.logp, batch.advantage, batch.target)).numpy(),
         )
 

@@ -222,8 +222,7 @@ def flops_per_s(
 
     def run(index: int, passes: int) -> None:
         torch.set_num_threads(1)  # counts for the calling thread alone
-        matrices = {gemm: _matrices(gemm, device, dtype) for gemm in gemms}
-        pairs = [matrices[gemm] for gemm in gemms]
+        pairs = drawn(gemms, device, dtype)
         _repeat(multiply, pairs, 1, device)
         start.wait()
         begun = time.perf_counter()
@@ -240,6 +239,14 @@ def flops_per_s(
 
     passes = max(1, round(ROUND_SECONDS / seconds(1)))
     return num_threads * passes * flops / min(seconds(passes) for _ in range(ROUNDS))
+
+
+def drawn(
+    gemms: Sequence[Gemm], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[tuple[Tensor, Tensor]]:
+    """Random matrices of these products, equal ones the same."""
+    matrices = {gemm: _matrices(gemm, device, dtype) for gemm in gemms}
+    return [matrices[gemm] for gemm in gemms]
 
 
 def _repeat(multiply: Multiply, pairs: Sequence[tuple[Tensor, Tensor]], passes: int, device: str) -> None:

@@ -213,8 +213,9 @@ class Learner:
 
     def _arrays(self, batch: Batch) -> Arrays | None:
         """The batch for the compiled gradients; None where autograd makes them, or others have all lanes."""
-        usable = self.compiled is not None and self.compiled.usable and batch.is_first.numel()
-        return self.compiled.arrays(batch) if self.compiled is not None and usable else None
+        if self.compiled is None or not self.compiled.usable or not batch.is_first.numel():
+            return None
+        return self.compiled.arrays(batch)
 
     def _step(
         self, batch: Batch, arrays: Arrays | None, lanes: Tensor, entropy_coef: float

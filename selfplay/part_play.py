@@ -147,16 +147,16 @@ class PartPlay:
         rng: Draws,
     ) -> Decision:
         """A player's decisions of these rows, whose states go on in `stored`."""
-        if isinstance(player, PolicyPlayer) and player.in_place:
-            start = time.perf_counter()
-            decision = player.act_at(obs, mask, is_first, stored, rows, rng)
-            self.seconds += time.perf_counter() - start
-            return decision
-        state = _gather(stored, rows)
+        in_place = isinstance(player, PolicyPlayer) and player.in_place
+        state = stored if in_place else _gather(stored, rows)
         start = time.perf_counter()
-        decision = player.act(obs, mask, is_first, state, rng)
+        if isinstance(player, PolicyPlayer) and in_place:
+            decision = player.act_at(obs, mask, is_first, state, rows, rng)
+        else:
+            decision = player.act(obs, mask, is_first, state, rng)
         self.seconds += time.perf_counter() - start
-        _scatter(decision.state, rows, stored)
+        if not in_place:
+            _scatter(decision.state, rows, stored)
         return decision
 
     def earn(self, reward: np.ndarray) -> None:

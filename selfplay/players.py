@@ -24,7 +24,7 @@ class Decision(NamedTuple):
     action: Tree  # leaf -> [R, ...]
     logp: np.ndarray | None  # [R]; None for players that are not learned from
     value: np.ndarray | None  # [R]
-    state: np.ndarray  # [L, S, R, H] after the decision
+    state: np.ndarray  # [L, S, R, H] after the decision; where they go on in place, of all rows
 
 
 class Player(Protocol):
@@ -84,12 +84,13 @@ class PolicyPlayer:
     @property
     def in_place(self) -> bool:
         """Whether `act_at` may be called now, and is all that this player does when it acts."""
-        return type(self).act is _ACT and not self.greedy and self._compiled
+        own = type(self).act is _ACT and type(self).decide is _DECIDE
+        return own and not self.greedy and self._compiled
 
     def act_at(
         self, obs: Tree, mask: Tree, is_first: np.ndarray, state: np.ndarray, rows: np.ndarray, rng: Draws
     ) -> Decision:
-        """`act` of those whose states are these rows [R] of state [L, S, ..., H], which goes on in place."""
+        """`act` of those whose states are these rows [R] of the Q in state [L, S, Q, H], in place."""
         drawn = draw_uniform(self.policy, len(is_first), rng)
         return self._decide_at(obs, mask, is_first, state, rows, drawn)
 
@@ -133,7 +134,7 @@ class PolicyPlayer:
         return {path: to_device(leaf, self.device) for path, leaf in tree.items()}
 
 
-_ACT = PolicyPlayer.act
+_ACT, _DECIDE = PolicyPlayer.act, PolicyPlayer.decide
 
 
 def extras(policy: Policy) -> tuple[str, ...]:

@@ -126,6 +126,7 @@ def test_rows_that_do_not_fit_are_refused():
         ({"": obs[""][:5]}, is_first, state),
         (obs, is_first[:5], state),
         (obs, is_first, state[:, :, :5]),
+        (obs, is_first, np.concatenate((state, state), axis=2)),
         (obs, is_first, state[..., :7]),
     ):
         with pytest.raises(AssertionError):
@@ -207,7 +208,15 @@ def test_states_that_lie_elsewhere_are_refused():
     policy = make()
     obs, is_first, state = rows(policy, 6)
     uniform = np.zeros(6, np.float32)
-    for stored, places in ((state, np.arange(6) + 1), (np.asfortranarray(state), np.arange(6))):
+    locked = state.copy()
+    locked.flags.writeable = False
+    for stored, places in (
+        (state, np.arange(6) + 1),
+        (state, np.arange(6) - 1),
+        (np.asfortranarray(state), np.arange(6)),
+        (state.astype(np.float64), np.arange(6)),
+        (locked, np.arange(6)),
+    ):
         with pytest.raises(AssertionError):
             policy.compiled.draw(obs, None, is_first, stored, places, uniform)
 

@@ -87,7 +87,7 @@ def test_a_row_may_be_read_and_written_at_once():
 
 def test_a_loop_that_forgets_the_rest_is_seen(monkeypatch):
     def whole_vectors_alone(builder, width, body):
-        lanes = width.type(simd.LANES)
+        lanes = width.type(simd.NUMBERS)
         simd.over(builder, builder.mul(builder.udiv(width, lanes), lanes), body)
 
     monkeypatch.setitem(globals(), "over", whole_vectors_alone)

@@ -93,6 +93,12 @@ def test_sizes(length, lanes):
     agree(learner, draw(learner, length, lanes))
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_networks_in_uneven_pieces(network):
+    learner = make(network)
+    agree(learner, draw(learner, 100, 47, masked=False))
+
+
 def test_some_lanes_of_a_batch():
     learner = make()
     agree(learner, draw(learner), lanes=torch.tensor([11, 3, 0, 7]))

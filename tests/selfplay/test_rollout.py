@@ -125,6 +125,7 @@ class Gathering(PolicyPlayer):
         return super().act(*rest)
 
 
+@pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
 @pytest.mark.parametrize("game", TOYS)
 def test_states_that_go_on_in_place_make_no_difference(game):
     found = []
@@ -132,7 +133,7 @@ def test_states_that_go_on_in_place_make_no_difference(game):
         env = TOYS[game](5)
         players = {name: kind(make_policy(env, k)) for k, name in enumerate(("old", "older"), start=1)}
         rollout = make_rollout(env, kind(make_policy(env)), length=5)
-        assert rollout.main[0].in_place == (kind is PolicyPlayer and gemm.AVAILABLE)
+        assert rollout.main[0].in_place == (kind is PolicyPlayer)
         lineups = draw_lineups(list(players), len(env.teams), np.random.default_rng(0))
         rollout.assign(lineups, alone(players))
         for version in range(6):
