@@ -147,11 +147,11 @@ class PartPlay:
         rng: Draws,
     ) -> Decision:
         """A player's decisions of these rows, whose states go on in `stored`."""
-        in_place = isinstance(player, PolicyPlayer) and player.in_place
+        in_place = player if isinstance(player, PolicyPlayer) and player.in_place else None
         state = stored if in_place else _gather(stored, rows)
         start = time.perf_counter()
-        if isinstance(player, PolicyPlayer) and in_place:
-            decision = player.act_at(obs, mask, is_first, state, rows, rng)
+        if in_place:
+            decision = in_place.act_at(obs, mask, is_first, state, rows, rng)
         else:
             decision = player.act(obs, mask, is_first, state, rng)
         self.seconds += time.perf_counter() - start
