@@ -6,8 +6,8 @@ batches all between its products took several times as long as they do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policies.policy import Policy
 
 
-forget_stale(__file__, activations, gemm, linear, lstm_kernels, network_kernels, simd)
+forget_stale(__file__, activations, gemm, head_kernels, linear, lstm_kernels, network_kernels, simd)
 
 
 class Stepped(NamedTuple):
@@ -42,6 +42,18 @@ class Drawn(NamedTuple):
     state: np.ndarray  # [L, 2, Q, H] of all rows, of which these are some
 
 
+class _Bound(NamedTuple):
+    """What every decision needs of a policy, looked up once: asking torch each time costs too much."""
+
+    params: list[Tensor]  # in the order in which `network_kernels` has them
+    place: int  # where the last of them lies
+    kept: list[Tensor]  # whatever lies at the addresses, which stays there as long as this
+    addresses: np.ndarray  # of the parameters, and of mean and std of the value
+    encode: Callable[[Mapping[str, np.ndarray]], np.ndarray]  # leaves [M, ...] -> what the first layer reads
+    inputs: int  # its width
+    outputs: int  # of the output layer
+
+
 class Compiled:
     """The layers of a policy with one LSTM core and a shared critic, from observation to output."""
 
@@ -49,18 +61,15 @@ class Compiled:
         """core: the policy's."""
         self._policy, self._core = policy, core
         self.widths = np.array([len(bias) for bias in policy.encoder.bias], np.int64)
-        self._params: list[Tensor] = []
+        self._found: _Bound | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_found": None}  # a copy looks up its own
 
     @property
     def params(self) -> list[Tensor]:
         """The policy's, in the order in which `network_kernels` has them."""
-        core, policy = self._core, self._policy
-        if not self._params or self._params[-1] is not policy.output_bias:  # others have taken their place
-            layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
-            hidden = zip(policy.encoder.weight, policy.encoder.bias, strict=True)
-            output = (policy.output_weight, policy.output_bias)
-            self._params = [x for layer in (*hidden, *layers, output) for x in layer]
-        return self._params
+        return self._bound.params
 
     @property
     def usable(self) -> bool:
@@ -68,17 +77,37 @@ class Compiled:
         bias = self._policy.output_bias
         return gemm.AVAILABLE and not self._core.plain and bias.is_cpu and bias.dtype == torch.float32
 
+    @property
+    def _bound(self) -> _Bound:
+        """Looked up anew where the parameters have been moved or replaced, which happens to all at once."""
+        last = self._policy.output_bias
+        if self._found is None or self._found.params[-1] is not last or self._found.place != last.data_ptr():
+            self._found = self._look_up()
+        return self._found
+
+    def _look_up(self) -> _Bound:
+        core, policy = self._core, self._policy
+        layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
+        hidden = zip(policy.encoder.weight, policy.encoder.bias, strict=True)
+        output = (policy.output_weight, policy.output_bias)
+        params: list[Tensor] = [x for layer in (*hidden, *layers, output) for x in layer]
+        kept = [x.detach() for x in (*params, policy.value_mean, policy.value_std)]
+        assert all(x.is_contiguous() for x in kept)
+        addresses = np.array([x.data_ptr() for x in kept], np.int64)
+        read, inputs = policy.input.reader(), policy.input.output_size
+        return _Bound(params, params[-1].data_ptr(), kept, addresses, read, inputs, len(params[-1]))
+
     def encoded(self, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
-        x = np.require(self._policy.input.encoded(obs), np.float32, ("C", "W"))  # kernels take its address
-        assert x.shape == (rows, self._policy.input.output_size), (x.shape, rows)
-        return x
+        bound = self._bound
+        x = bound.encode(obs)
+        assert x.shape == (rows, bound.inputs), (x.shape, rows)
+        assert x.dtype == np.float32, x.dtype
+        return x if x.flags.carray else np.require(x, requirements=("C", "W"))  # kernels take its address
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
-        tensors = (*self.params, self._policy.value_mean, self._policy.value_std)
-        assert all(x.is_contiguous() for x in tensors)
-        return np.array([x.data_ptr() for x in tensors], np.int64)
+        return self._bound.addresses
 
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
@@ -110,13 +139,15 @@ class Compiled:
         assert legal.shape == (len(x), choices), (legal.shape, output.shape)
         assert uniform.shape == (len(x),), (uniform.shape, len(x))
         drawn = Drawn(np.empty(len(x), np.int64), np.empty(len(x), np.float32), value, state)
-        _step(x, is_first, state, rows, self.addresses(), self.widths, output, value)
-        head_kernels.sample(output[:, :choices], legal, uniform, drawn.choice, drawn.logp)
+        _draw(
+            x, is_first, state, rows, self.addresses(), self.widths, legal, uniform, output, value,
+            drawn.choice, drawn.logp,
+        )  # fmt: skip
         return drawn
 
     def _empty(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """For output and value."""
-        return np.empty((rows, len(self.params[-1])), np.float32), np.empty(rows, np.float32)
+        return np.empty((rows, self._bound.outputs), np.float32), np.empty(rows, np.float32)
 
     def _entering(
         self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray, rows: np.ndarray
@@ -125,9 +156,8 @@ class Compiled:
         layers, vectors, width = self._core.state_shape
         assert state.shape == (layers, vectors, state.shape[2], width), (state.shape, self._core.state_shape)
         assert state.dtype == np.float32, state.dtype
-        assert state.flags.c_contiguous and state.flags.writeable, state.flags  # noqa: PT018
+        assert state.flags.carray, state.flags
         assert is_first.shape == rows.shape, (is_first.shape, rows.shape)
-        assert len(rows) == 0 or 0 <= rows.min() <= rows.max() < state.shape[2], state.shape
         return self.encoded(obs, len(rows))
 
 
@@ -142,6 +172,8 @@ def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[
     rows [R]: which of the Q in state [L, 2, Q, H] are theirs, which go on in place.
     address: of weights, as in `policies.network_kernels`; widths: of the encoder's layers.
     """
+    for row in rows:
+        assert 0 <= row < state.shape[2]
     threads = gemm.set_num_threads(np.int32(1))
     # Of wide layers the weights themselves are much to read: more rows at a time.
     pieces = max(1, len(rows) // max(ROWS, state.shape[3]))
@@ -152,6 +184,15 @@ def _step(x, is_first, state, rows, address, widths, y, value):  # type: ignore[
     for r in range(len(rows)):
         value[r] = y[r, y.shape[1] - 1] * std + mean
     gemm.set_num_threads(threads)
+
+
+@numba.njit(**JIT)
+def _draw(  # type: ignore[no-untyped-def]
+    x, is_first, state, rows, address, widths, legal, uniform, y, value, choice, logp
+):
+    """`_step`, and choices [R] with their log-probabilities [R], written."""
+    _step(x, is_first, state, rows, address, widths, y, value)
+    head_kernels.sample(y[:, : y.shape[1] - 1], legal, uniform, choice, logp)
 
 
 @numba.njit(**JIT)

@@ -8,6 +8,9 @@ match that ended is taken on by the next match that opens, where the state is ze
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -33,24 +36,23 @@ def _pop(queue, head, count, which):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_JIT)
-def _record(  # type: ignore[no-untyped-def]
-    rows, first, logp, value, version, entering, held, opened, cursor, queue, head, count, initial_state,
-    scalars, flags, versions, place,
+def _open(  # type: ignore[no-untyped-def]
+    rows, first, stored, version, held, opened, cursor, queue, head, count, initial_state, scalars, flags,
+    versions, before, place,
 ):  # fmt: skip
-    """Close each row's decision before this one and open this one; place [K] gets its flat [T * C] index.
+    """Give each of these rows [K] the place of its next decision; False where no column is left.
 
-    False where there is no column left to open it in.
-
-    entering [L, S, E, H]: states of the rows without a column that has room, in their order. scalars: logp,
-    value, reward, next_value [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
+    stored [L, S, R, H]: the states that enter. place and before [K] get the flat [T * C] indices of this
+    decision and of the row's last one in the same match, or -1. scalars: logp, value, reward, next_value
+    [4, T, C]; flags: is_first, terminated, truncated [3, T, C].
     """
     length, columns = versions.shape
-    without = 0
     for k in range(rows.shape[0]):
         row = rows[k]
         column = held[row]
+        before[k] = -1
         if column >= 0:
-            scalars[3, cursor[column] - 1, column] = value[k]
+            before[k] = (cursor[column] - 1) * columns + column
             if cursor[column] == length:
                 _push(queue, head, count, COMPLETE, column)
                 column = -1
@@ -62,20 +64,17 @@ def _record(  # type: ignore[no-untyped-def]
             else:
                 column = _pop(queue, head, count, FREE)
                 cursor[column] = 0
-                for layer in range(entering.shape[0]):
-                    for vector in range(entering.shape[1]):
-                        for unit in range(entering.shape[3]):
+                for layer in range(stored.shape[0]):
+                    for vector in range(stored.shape[1]):
+                        for unit in range(stored.shape[3]):
                             initial_state[column, layer, vector, unit] = (
-                                0.0 if first[k] else entering[layer, vector, without, unit]
+                                0.0 if first[k] else stored[layer, vector, row, unit]
                             )
             held[row] = column
             opened[row] = cursor[column]
-            without += 1
         t = cursor[column]
         cursor[column] += 1
         place[k] = t * columns + column
-        scalars[0, t, column] = logp[k]
-        scalars[1, t, column] = value[k]
         scalars[2, t, column] = 0.0
         scalars[3, t, column] = 0.0
         flags[0, t, column] = first[k]
@@ -83,6 +82,25 @@ def _record(  # type: ignore[no-untyped-def]
         flags[2, t, column] = False
         versions[t, column] = version
     return True
+
+
+@numba.njit(**_JIT)
+def _note(before, place, logp, value, scalars):  # type: ignore[no-untyped-def]
+    """What was decided at these places [K]; scalars [4, T * C] as above."""
+    for k in range(place.shape[0]):
+        if before[k] >= 0:
+            scalars[3, before[k]] = value[k]
+        scalars[0, place[k]] = logp[k]
+        scalars[1, place[k]] = value[k]
+
+
+@numba.njit(**_JIT)
+def _put(leaf, place, kept):  # type: ignore[no-untyped-def]
+    """kept [T * C, N] at these places [K] = leaf [K, N], as bytes: NumPy's way by index takes longer."""
+    for k in range(place.shape[0]):
+        row = place[k]
+        for j in range(leaf.shape[1]):
+            kept[row, j] = leaf[k, j]
 
 
 @numba.njit(**_JIT)
@@ -121,6 +139,18 @@ def _drop(rows, held, opened, cursor, queue, head, count):  # type: ignore[no-un
             held[rows[k]] = -1
 
 
+class Opened(NamedTuple):
+    """Where K decisions are to be recorded: flat [T * C] indices."""
+
+    before: np.ndarray  # [K] of each row's last decision in the same match, or -1
+    place: np.ndarray  # [K]
+
+
+def _bytes(leaf: np.ndarray) -> np.ndarray:
+    """[K, ...] without gaps -> the same memory as [K, N] bytes."""
+    return leaf.reshape(len(leaf), math.prod(leaf.shape[1:])).view(np.uint8)
+
+
 class Lanes:
     """The columns of one part of the seats."""
 
@@ -149,6 +179,10 @@ class Lanes:
             return {p: np.zeros((length, columns, *leaf.shape[1:]), leaf.dtype) for p, leaf in tree.items()}
 
         self.obs, self.mask, self.action = leaves(obs), leaves(mask), leaves(action)
+        self._leaves = [
+            ({path: _bytes(leaf.reshape(-1, *leaf.shape[2:])) for path, leaf in tree.items()}, tree)
+            for tree in (self.obs, self.mask, self.action)
+        ]
         self.scalars = np.zeros((4, length, columns), np.float32)
         self.flags = np.zeros((3, length, columns), bool)
         self.versions = np.zeros((length, columns), np.int32)
@@ -173,37 +207,24 @@ class Lanes:
         """Whether a batch of complete lanes waits."""
         return bool(self.count[COMPLETE] >= self.batch)
 
-    def opening(self, rows: np.ndarray) -> np.ndarray:
-        """Those of these rows [K] whose next decision opens a column, [E] in their order."""
-        held = self.held[rows]
-        return rows[(held < 0) | (self.cursor[held] == self.length)]
+    def open(self, rows: np.ndarray, is_first: np.ndarray, stored: np.ndarray, version: int) -> Opened:
+        """Places for the next decisions of K rows, whose states before them are among stored [L, S, R, H]."""
+        opened = Opened(np.empty(len(rows), np.int64), np.empty(len(rows), np.int64))
+        there = _open(
+            rows, is_first, stored, version, self.held, self.opened, self.cursor, self.queue, self.head,
+            self.count, self.initial_state, self.scalars, self.flags, self.versions, *opened,
+        )  # fmt: skip
+        assert there, "batches are taken more slowly than lanes fill"
+        return opened
 
     def record(
-        self,
-        rows: np.ndarray,
-        is_first: np.ndarray,
-        entering: np.ndarray,
-        obs: Tree,
-        mask: Tree,
-        action: Tree,
-        logp: np.ndarray,
-        value: np.ndarray,
-        version: int,
+        self, opened: Opened, obs: Tree, mask: Tree, action: Tree, logp: np.ndarray, value: np.ndarray
     ) -> None:
-        """Decisions of K rows: leaves [K, ...], logp and value [K].
-
-        entering [L, S, E, H]: the states that entered those of the `opening` rows.
-        """
-        place = np.empty(len(rows), np.int64)
-        stored = _record(
-            rows, is_first, logp, value, version, entering, self.held, self.opened, self.cursor, self.queue,
-            self.head, self.count, self.initial_state, self.scalars, self.flags, self.versions, place,
-        )  # fmt: skip
-        assert stored, "batches are taken more slowly than lanes fill"
-        for kept, given in ((self.obs, obs), (self.mask, mask), (self.action, action)):
+        """Decisions of K rows: leaves [K, ...], logp and value [K]."""
+        _note(*opened, logp, value, self.scalars.reshape(4, -1))
+        for (kept, tree), given in zip(self._leaves, (obs, mask, action), strict=True):
             for path, leaf in given.items():
-                target = kept[path]
-                target.reshape(-1, *target.shape[2:])[place] = leaf
+                _put(_bytes(np.ascontiguousarray(leaf, tree[path].dtype)), opened.place, kept[path])
 
     def settle(
         self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, final_value: np.ndarray

@@ -5,6 +5,7 @@ B games, P seats of the part, R = B * P rows (row = game * P + place within the 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,37 @@ def _gather(stored, rows):  # type: ignore[no-untyped-def]
                 for unit in range(stored.shape[3]):  # as a loop: four times faster than a slice's assignment
                     state[layer, vector, k, unit] = stored[layer, vector, row, unit]
     return state
+
+
+@numba.njit(nogil=True, cache=True)
+def _by_player(to_act, lineup, seats, size, rows, player):  # type: ignore[no-untyped-def]
+    """Rows [K] that are to act, written player by player, each one's ascending; who they are [N], ascending.
+
+    to_act [B, A], lineup [B, A] of numbers below size (-1: nobody plays there), seats [P]; rows [R], of which
+    K are written; player [R] gets the N. Gives N + 1 ends: the rows of the n-th player are those from ends[n]
+    to ends[n + 1].
+    """
+    games, places = to_act.shape[0], seats.shape[0]
+    count = np.zeros(size, np.int64)
+    for game in range(games):
+        for p in range(places):
+            if to_act[game, seats[p]]:
+                assert 0 <= lineup[game, seats[p]] < size, "a seat is to act where nobody plays"
+                count[lineup[game, seats[p]]] += 1
+    number, total = 0, 0
+    ends = np.zeros(size + 1, np.int64)
+    for k in range(size):
+        if count[k]:
+            player[number] = k
+            count[k], total, number = total, total + count[k], number + 1
+            ends[number] = total
+    for game in range(games):
+        for p in range(places):
+            if to_act[game, seats[p]]:
+                k = lineup[game, seats[p]]
+                rows[count[k]] = game * places + p
+                count[k] += 1
+    return ends[: number + 1]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -103,18 +135,20 @@ class PartPlay:
     ) -> None:
         """One batched forward for every player present.
 
-        recorded: a player whose decisions are noted, the lanes that take them, and its version.
+        seated: names by the numbers in lineup; recorded: a player whose decisions are noted, the lanes that
+        take them, and its version.
         """
-        acting = np.flatnonzero(to_act[:, self.part.seats])
-        sitting = lineup[:, self.part.seats].reshape(-1)[acting]
-        for k in np.flatnonzero(np.bincount(sitting)).tolist():
-            name, rows = seated[k], acting[sitting == k]
+        main, lanes, version = recorded or ("", None, 0)
+        acting, sitting = np.empty(self.rows, np.int64), np.empty(self.rows, np.int64)
+        ends = _by_player(to_act, lineup, self.part.seats, max(seated, default=-1) + 1, acting, sitting)
+        for number, (start, end) in enumerate(itertools.pairwise(ends.tolist())):
+            name, rows = seated[int(sitting[number])], acting[start:end]
             player = players[name][self.number]
             obs, mask = self.views(rows, player.extras)
             is_first = self.is_first[rows]
             stored = self.state_of(player)
-            noted = recorded if recorded is not None and name == recorded[0] else None
-            entering = stored[:, :, :0] if noted is None else _gather(stored, noted[1].opening(rows))
+            noted = lanes if name == main else None
+            opened = None if noted is None else noted.open(rows, is_first, stored, version)
             draws = rng.rows(self.game[rows], self.seat[rows]) if isinstance(rng, MatchDraws) else rng
             decision = self._ask(player, obs, mask, is_first, stored, rows, draws)
             for path, leaf in decision.action.items():
@@ -122,19 +156,15 @@ class PartPlay:
                 target.reshape(-1, *target.shape[2:])[self.flat[rows]] = leaf
             if decision.value is not None and not np.isfinite(decision.value).all():
                 self._refuse(rows, obs, decision.value)
-            if noted is not None:
-                _, lanes, version = noted
+            if noted is not None and opened is not None:
                 assert decision.logp is not None
                 assert decision.value is not None
-                lanes.record(
-                    rows, is_first, entering, obs, mask, decision.action, decision.logp, decision.value,
-                    version,
-                )  # fmt: skip
+                noted.record(opened, obs, mask, decision.action, decision.logp, decision.value)
             if self.tracks_previous:
                 for path, leaf in previous_rows(self.group.action_space, decision.action).items():
                     self.previous[_under(PREVIOUS_ACTION, path)][rows] = leaf
                 self.previous[PREVIOUS_REWARD][rows] = 0
-        self.is_first[acting] = False
+        self.is_first[acting[: ends[-1]]] = False
 
     def _ask(
         self,

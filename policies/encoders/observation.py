@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, cast
 
 import gymnasium
@@ -81,14 +81,23 @@ class ObservationInput(nn.Module):
             parts.append(pool)
         return Encoded(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), entities, present)
 
-    def encoded(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """`forward`'s x [M, K] as an array, on a CPU and without gradients; leaves [M, ...]."""
+    def reader(self) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+        """`forward`'s x [M, K] of leaves [M, ...] as arrays, on a CPU and without gradients.
+
+        By the parameters and moments where they lie now: look it up again once they are moved.
+        """
         if self._all_flat is None:
-            with torch.no_grad():
-                x = self({path: torch.as_tensor(leaf) for path, leaf in obs.items()}).x
-            return x.contiguous().numpy()
-        parts = [encoder.encoded(obs[path]) for path, encoder in self._all_flat]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            return self._read
+        readers = [(path, encoder.reader()) for path, encoder in self._all_flat]
+        if len(readers) > 1:
+            return lambda obs: np.concatenate([read(obs[path]) for path, read in readers], axis=1)
+        ((only, read),) = readers
+        return lambda obs: read(obs[only])
+
+    @torch.no_grad()
+    def _read(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        x = self({path: torch.as_tensor(leaf) for path, leaf in obs.items()}).x
+        return x.contiguous().numpy()
 
     @torch.no_grad()
     def observe(self, obs: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
@@ -25,7 +25,7 @@ def _normalize(x, count, mean, m2, min_std, y):  # type: ignore[no-untyped-def]
     rows, width = x.shape
     middle, spread = np.empty(width, np.float32), np.empty(width, np.float32)
     for k in range(width):
-        var = m2[k] / max(count, 1.0) if count > 0 else 1.0
+        var = m2[k] / max(count[0], 1.0) if count[0] > 0 else 1.0
         middle[k], spread[k] = mean[k], max(np.sqrt(var), min_std)
     low, high = np.float32(-CLIP), np.float32(CLIP)
     for m in range(rows):
@@ -52,23 +52,20 @@ class RunningScale(nn.Module):
         """[..., *shape] float32 -> the same."""
         if self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
             return self._normalized(x)
-        return torch.from_numpy(self.scaled(x.numpy()))
+        return torch.from_numpy(self.reader()(x.numpy()))
 
-    def scaled(self, x: np.ndarray) -> np.ndarray:
-        """`forward` of an array on a CPU, outside autograd."""
-        if not x.size:
-            return x
-        moments, y = self.moments, np.empty(x.shape, x.dtype)
-        width = moments.mean.numel()
-        _normalize(
-            x.reshape(-1, width),
-            float(moments.count),
-            moments.mean.view(-1).numpy(),
-            moments.m2.view(-1).numpy(),
-            moments.min_std,
-            y.reshape(-1, width),
-        )
-        return y
+    def reader(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`forward` of arrays on a CPU, outside autograd, by the moments where they lie now."""
+        moments = self.moments
+        count, mean, m2 = (buffer.view(-1).numpy() for buffer in (moments.count, moments.mean, moments.m2))
+        min_std, width = moments.min_std, len(mean)
+
+        def read(x: np.ndarray) -> np.ndarray:
+            y = np.empty(x.shape, x.dtype)
+            _normalize(x.reshape(-1, width), count, mean, m2, min_std, y.reshape(-1, width))
+            return y
+
+        return read
 
     def _normalized(self, x: Tensor) -> Tensor:
         # Times 0, infinity is not a number: it passes no clip unseen, and whoever plays refuses it.

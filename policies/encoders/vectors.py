@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -12,6 +15,11 @@ from policies.encoders.scaling import RunningScale, is_normalized
 
 LARGEST_ONE_HOT = 64
 EMBEDDING_SIZE = 32
+
+
+def _flattened(x: np.ndarray) -> np.ndarray:
+    """[M, ...] -> [M, K] float32."""
+    return np.ascontiguousarray(x.reshape(len(x), math.prod(x.shape[1:])), np.float32)
 
 
 class Flat(nn.Module):
@@ -28,10 +36,12 @@ class Flat(nn.Module):
         x = x.reshape(x.shape[0], -1).float()
         return x if self.scale is None else self.scale(x)
 
-    def encoded(self, x: np.ndarray) -> np.ndarray:
-        """`forward` of an array on a CPU, outside autograd."""
-        x = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
-        return x if self.scale is None else self.scale.scaled(x)
+    def reader(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`forward` of arrays on a CPU, outside autograd, by the moments where they lie now."""
+        if self.scale is None or self.output_size == 0:
+            return _flattened
+        scaled = self.scale.reader()
+        return lambda x: scaled(_flattened(x))
 
     def observe(self, x: Tensor) -> None:
         """Move the running moments with x [M, ...]."""

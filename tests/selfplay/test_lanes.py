@@ -27,12 +27,11 @@ def decide(lanes, *decisions, version=0):
     """decisions: (row, number, is_first); the number is obs, value, 10 * logp and 100 * state at once."""
     rows, number, first = (np.array(column) for column in zip(*decisions, strict=True))
     number = number.astype(np.float32)
-    opening = 100 * number[np.isin(rows, lanes.opening(rows))]
-    entering = np.broadcast_to(opening, (1, 2, len(opening))).astype(np.float32)[..., None]
-    lanes.record(
-        rows.astype(np.int64), first.astype(bool), entering, {"": number[:, None]},
-        {"": np.ones((len(rows), 2), bool)}, {"": rows % 2}, number / 10, number, version,
-    )  # fmt: skip
+    stored = np.full((1, 2, len(lanes.held), 1), np.nan, np.float32)
+    stored[:, :, rows, 0] = 100 * number
+    opened = lanes.open(rows.astype(np.int64), first.astype(bool), stored, version)
+    legal = np.ones((len(rows), 2), bool)
+    lanes.record(opened, {"": number[:, None]}, {"": legal}, {"": rows % 2}, number / 10, number)
 
 
 def settle(lanes, reward=(0, 0), terminated=(0, 0), truncated=(0, 0), final=(0, 0)):
@@ -72,14 +71,13 @@ def test_a_lane_by_hand():
 
 
 def test_a_column_opens_with_the_state_of_its_own_row():
-    # Rows 0 and 2 go on in their columns, rows 1 and 3 open new ones in mid-match: entering has these two.
+    # Rows 0 and 2 go on in their columns, rows 1 and 3 open new ones in mid-match.
     lanes = make(rows=4, batch=4)
     for number in (1, 2, 3):
         decide(lanes, (1, 10 + number, number == 1), (3, 30 + number, number == 1))
         settle(lanes, reward=(0,) * 4, terminated=(0,) * 4, truncated=(0,) * 4, final=(0,) * 4)
     for number in (1, 2):
         decide(lanes, (0, number, number == 1), (2, 20 + number, number == 1))
-    assert lanes.opening(np.arange(4)).tolist() == [1, 3]
     decide(lanes, (0, 3, False), (1, 14, False), (2, 23, False), (3, 34, False))
     columns = lanes.held[[1, 3]]
     assert lanes.initial_state[columns, 0, :, 0].tolist() == [[1400, 1400], [3400, 3400]]

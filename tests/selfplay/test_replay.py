@@ -262,9 +262,11 @@ def initial_state_of_after_the_step():
         last["state"] = act(self, *args)
         return last["state"]
 
-    def late(self, rows, is_first, entering, obs, mask, action, logp, value, version):
-        after = last["state"].state[:, :, np.isin(rows, self.opening(rows))]
-        record(self, rows, is_first, after, obs, mask, action, logp, value, version)
+    def late(self, opened, *decided):
+        later = (opened.place < self.columns) & ~self.flags[0].reshape(-1)[opened.place]
+        after = last["state"].state[:, :, later]
+        self.initial_state[opened.place[later]] = after.transpose(2, 0, 1, 3)
+        record(self, opened, *decided)
 
     return [(PolicyPlayer, "act", remember), (Lanes, "record", late)]
 
@@ -273,10 +275,10 @@ def padding_in_the_state_handed_on():
     """The state of the next fragment comes from an unroll over padding, not from what was played."""
     original = Lanes.record
 
-    def record(self, rows, is_first, entering, obs, mask, action, logp, value, version):
-        entering = entering.copy()
-        entering[:, :, self.held[self.opening(rows)] >= 0] *= 0.5
-        original(self, rows, is_first, entering, obs, mask, action, logp, value, version)
+    def record(self, opened, *decided):
+        handed_on = opened.place[(opened.place < self.columns) & (opened.before >= 0)]
+        self.initial_state[handed_on] *= 0.5
+        original(self, opened, *decided)
 
     return [(Lanes, "record", record)]
 

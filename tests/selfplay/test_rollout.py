@@ -504,12 +504,10 @@ def states_shared_by_seats():
 def next_value_of_another_seat():
     original = Lanes.record
 
-    def record(self, rows, is_first, state, obs, mask, action, logp, value, version):
-        held = self.held[rows].copy()
-        before = self.cursor[held] - 1
-        original(self, rows, is_first, state, obs, mask, action, logp, value, version)
-        known = held >= 0
-        self.scalars[3, before[known], held[known]] = np.roll(value, 1)[known]
+    def record(self, opened, obs, mask, action, logp, value):
+        original(self, opened, obs, mask, action, logp, value)
+        known = opened.before >= 0
+        self.scalars.reshape(4, -1)[3, opened.before[known]] = np.roll(value, 1)[known]
 
     return [(Lanes, "record", record)]
 
