@@ -9,7 +9,7 @@ from typing import Any, Literal
 WARM_UP, BLOCK, ROUNDS = 4, 6, 3
 """Under "auto": iterations before the trial, of each block, and how often both ways take their turn."""
 
-MARGIN = 1.1
+MARGIN = 1.05
 """Overlapping must be so many times as fast: it makes all data one version older."""
 
 

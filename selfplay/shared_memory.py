@@ -25,8 +25,8 @@ SLOT = 4 << 20
 LINE = 64
 """Bytes of a cache line: every rank counts on one of its own."""
 
-SPINS = 2_000
-"""How often to look for the others before sleeping between looks."""
+SPINS = 20
+"""How often to look for the others before sleeping between looks: rollouts may have use for the core."""
 
 T = TypeVar("T")
 
