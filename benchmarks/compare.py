@@ -68,7 +68,7 @@ def _ours(num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int
             "--rollout.num-workers", str(num_workers), "--league.self-play", str(self_play),
             "--rollout.num-games", str(num_games),
             "--ppo.num-minibatches", str(minibatches),
-            "--rollout.staleness", "0",
+            "--rollout.staleness", "1" if num_workers else "0",
         ]  # fmt: skip
         settings[workload] = f"num_games {num_games}, minibatches {minibatches}, Ray workers {num_workers}"
     return Contestant(arguments, settings=settings, ours=True)

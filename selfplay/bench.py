@@ -274,7 +274,8 @@ def _split(measured: Measured) -> dict[str, Span]:
 
     bookkeeping is what is left of a worker's time, recording above all, and the league's. transfer is what
     the driver waits while nobody works: fragments and weights on their way, the slower of two workers. Where
-    rollouts play while the learner learns, phases sum to more than the whole, and `other` is negative.
+    rollouts play while the learner learns, they share the cores, so that phases would sum to more than the
+    whole: each then counts as much less.
     """
     spent = dict.fromkeys(("acting", "game", "bookkeeping", "learning", "transfer"), 0.0)
     for (_, row), parts in zip(measured.rows, measured.collected, strict=True):
@@ -288,8 +289,11 @@ def _split(measured: Measured) -> dict[str, Span]:
         spent["transfer"] += row["time/learn"] - row["time/update"]
         if not row["data/overlap"]:
             spent["transfer"] += row["time/sample"] - playing
-    seconds = measured.ended - measured.begun
-    spent["other"] = seconds - sum(spent.values())
+    seconds, busy = measured.ended - measured.begun, sum(spent.values())
+    if busy > seconds and any(row["data/overlap"] for _, row in measured.rows):
+        spent = {name: value * seconds / busy for name, value in spent.items()}
+        busy = seconds
+    spent["other"] = seconds - busy
     return {name: Span(value, value / seconds) for name, value in spent.items()}
 
 

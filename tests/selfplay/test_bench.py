@@ -140,11 +140,22 @@ def test_the_split_is_the_whole():
     assert report().floor_split == {"acting": 500 * 10 / 8e9 / 4, "learning": 400 * 30 / 8e9 / 4}
 
 
-def test_phases_side_by_side_sum_to_more_than_the_whole():
+def test_phases_side_by_side_share_the_cores():
     """The second iteration's matches were played while the first was learned from."""
     split = report(overlap=1).split
     assert split["transfer"].seconds == 0.125 + 0.375
     assert split["other"].seconds == 0.75 + 0.125
+    crowded = bench._split(measured(overlap=1)._replace(ended=12.5))  # phases take 3.125 s of 2.5
+    expected = {
+        "acting": 0.6,
+        "game": 0.3,
+        "bookkeeping": 0.7,
+        "learning": 0.5,
+        "transfer": 0.4,
+        "other": 0.0,
+    }
+    assert {name: span.seconds for name, span in crowded.items()} == pytest.approx(expected)
+    assert sum(span.share for span in crowded.values()) == pytest.approx(1)
 
 
 def test_json_is_the_last_line_and_all_of_stdout(capfd):
