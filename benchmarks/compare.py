@@ -61,16 +61,19 @@ def _ours(num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int
 
     self_play: share of matches against the present self, which is all that the peers play.
     """
-    arguments, settings = {}, {}
+    arguments, settings, staleness = {}, {}, "1" if num_workers else "0"
     for workload, (num_games, minibatches) in tuned.items():
         arguments[workload] = [
             "-m", "selfplay", "bench", *OUR_RUNS[workload], "--json",
             "--rollout.num-workers", str(num_workers), "--league.self-play", str(self_play),
             "--rollout.num-games", str(num_games),
             "--ppo.num-minibatches", str(minibatches),
-            "--rollout.staleness", "1" if num_workers else "0",
+            "--rollout.staleness", staleness,
         ]  # fmt: skip
-        settings[workload] = f"num_games {num_games}, minibatches {minibatches}, Ray workers {num_workers}"
+        settings[workload] = (
+            f"num_games {num_games}, minibatches {minibatches}, Ray workers {num_workers}, "
+            f"staleness {staleness}"
+        )
     return Contestant(arguments, settings=settings, ours=True)
 
 

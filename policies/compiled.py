@@ -45,8 +45,9 @@ class Drawn(NamedTuple):
 class _Bound(NamedTuple):
     """What every decision needs of a policy, looked up once: asking torch each time costs too much."""
 
-    params: list[Tensor]  # in the order in which `network_kernels` has them
-    place: int  # where the last of them lies
+    bias: Tensor  # the output's, by which it shows whether parameters have been moved or replaced
+    std: Tensor  # the value's, by which it shows for buffers
+    place: int  # where the bias lies
     kept: list[Tensor]  # whatever lies at the addresses, which stays there as long as this
     addresses: np.ndarray  # of the parameters, and of mean and std of the value
     encode: Callable[[Mapping[str, np.ndarray]], np.ndarray]  # leaves [M, ...] -> what the first layer reads
@@ -69,7 +70,11 @@ class Compiled:
     @property
     def params(self) -> list[Tensor]:
         """The policy's, in the order in which `network_kernels` has them."""
-        return self._bound.params
+        core, policy = self._core, self._policy
+        layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
+        hidden = zip(policy.encoder.weight, policy.encoder.bias, strict=True)
+        output = (policy.output_weight, policy.output_bias)
+        return [x for layer in (*hidden, *layers, output) for x in layer]
 
     @property
     def usable(self) -> bool:
@@ -79,23 +84,20 @@ class Compiled:
 
     @property
     def _bound(self) -> _Bound:
-        """Looked up anew where the parameters have been moved or replaced, which happens to all at once."""
-        last = self._policy.output_bias
-        if self._found is None or self._found.params[-1] is not last or self._found.place != last.data_ptr():
-            self._found = self._look_up()
-        return self._found
+        """Looked up anew where the parameters, or all buffers, have been moved or replaced: all at once."""
+        found, bias, std = self._found, self._policy.output_bias, self._policy.value_std
+        if found is None or found.bias is not bias or found.std is not std or found.place != bias.data_ptr():
+            found = self._found = self._look_up()
+        return found
 
     def _look_up(self) -> _Bound:
-        core, policy = self._core, self._policy
-        layers = zip(core.input_weight, core.hidden_weight, core.bias, strict=True)
-        hidden = zip(policy.encoder.weight, policy.encoder.bias, strict=True)
-        output = (policy.output_weight, policy.output_bias)
-        params: list[Tensor] = [x for layer in (*hidden, *layers, output) for x in layer]
-        kept = [x.detach() for x in (*params, policy.value_mean, policy.value_std)]
+        policy = self._policy
+        bias, std = policy.output_bias, policy.value_std
+        kept = [x.detach() for x in (*self.params, policy.value_mean, std)]
         assert all(x.is_contiguous() for x in kept)
         addresses = np.array([x.data_ptr() for x in kept], np.int64)
         read, inputs = policy.input.reader(), policy.input.output_size
-        return _Bound(params, params[-1].data_ptr(), kept, addresses, read, inputs, len(params[-1]))
+        return _Bound(bias, std, bias.data_ptr(), kept, addresses, read, inputs, len(bias))
 
     def encoded(self, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""

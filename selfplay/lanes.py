@@ -179,6 +179,7 @@ class Lanes:
             return {p: np.zeros((length, columns, *leaf.shape[1:]), leaf.dtype) for p, leaf in tree.items()}
 
         self.obs, self.mask, self.action = leaves(obs), leaves(mask), leaves(action)
+        # The same memory as [T * C, N] bytes, which is where `record` writes.
         self._leaves = [
             ({path: _bytes(leaf.reshape(-1, *leaf.shape[2:])) for path, leaf in tree.items()}, tree)
             for tree in (self.obs, self.mask, self.action)
@@ -208,7 +209,10 @@ class Lanes:
         return bool(self.count[COMPLETE] >= self.batch)
 
     def open(self, rows: np.ndarray, is_first: np.ndarray, stored: np.ndarray, version: int) -> Opened:
-        """Places for the next decisions of K rows, whose states before them are among stored [L, S, R, H]."""
+        """Places for the next decisions of K rows, whose states before them are among stored [L, S, R, H].
+
+        Whoever opens them must `record` them before anything is taken.
+        """
         opened = Opened(np.empty(len(rows), np.int64), np.empty(len(rows), np.int64))
         there = _open(
             rows, is_first, stored, version, self.held, self.opened, self.cursor, self.queue, self.head,
@@ -221,9 +225,12 @@ class Lanes:
         self, opened: Opened, obs: Tree, mask: Tree, action: Tree, logp: np.ndarray, value: np.ndarray
     ) -> None:
         """Decisions of K rows: leaves [K, ...], logp and value [K]."""
+        number = len(opened.place)
+        assert len(logp) == len(value) == number, (logp.shape, value.shape, number)
         _note(*opened, logp, value, self.scalars.reshape(4, -1))
         for (kept, tree), given in zip(self._leaves, (obs, mask, action), strict=True):
             for path, leaf in given.items():
+                assert leaf.shape == (number, *tree[path].shape[2:]), (path, leaf.shape, tree[path].shape)
                 _put(_bytes(np.ascontiguousarray(leaf, tree[path].dtype)), opened.place, kept[path])
 
     def settle(

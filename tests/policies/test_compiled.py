@@ -4,6 +4,7 @@ Not to the bit: what is multiplied and added in one instruction is the compiler'
 """
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -108,11 +109,28 @@ def test_numbers_that_changed_or_moved_are_the_ones_used():
     same(policy)
 
 
+def test_moments_of_inputs_that_moved_are_the_ones_used():
+    policy = make(OBSERVATIONS["normalised"])
+    case = rows(policy, 6)
+    before = stepped(policy, *case)
+    other = pickle.loads(pickle.dumps(policy))
+    policy.observe({"": 3.0 + torch.as_tensor(rows(policy, 50, 1)[0][""])[None]})
+    after = stepped(policy, *case)
+    equal(stepped(other, *case), before)  # a copy has moments of its own
+    assert not np.allclose(after[0], before[0], atol=1e-3)
+    policy.input.leaf[0].scale.plain = True  # torch's own functions, which look nothing up
+    equal(after, unrolled(policy, *case))
+
+
 def test_parameters_and_units_that_were_replaced_are_found():
-    policy = make()
+    policy = make(OBSERVATIONS["normalised"])
+    same(policy)
     policy.double()
     policy.float()
     policy.value_mean.fill_(9.0)
+    policy.input.leaf[0].scale.moments.update(torch.full((2, 5), 7.0))
+    same(policy)
+    policy.value_std = policy.value_std * 3.0
     same(policy)
     policy.load_state_dict({k: x * 1.5 for k, x in policy.state_dict().items()}, assign=True)
     same(policy)
@@ -135,6 +153,7 @@ def test_rows_that_do_not_fit_are_refused():
 
 def test_a_copy_has_numbers_of_its_own():
     policy = make()
+    same(policy)
     other = copy.deepcopy(policy)
     with torch.no_grad():
         policy.output_bias.add_(1.0)

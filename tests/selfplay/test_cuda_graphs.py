@@ -195,3 +195,11 @@ def test_nothing_waits_for_the_device_while_a_graph_is_recorded(action_space, sp
     assert terms.is_meta
     with pytest.raises(RuntimeError, match="meta"):
         terms.tolist()
+
+
+def test_a_learner_on_another_device_begins():
+    """What only a CPU's kernels need of a policy, such as the moments of inputs as arrays, is not read."""
+    policy = Policy(spaces.Box(-9, 9, (5,)), spaces.Discrete(5), PolicySpec(encoder=(16,), hidden_size=16))
+    learner = Learner(policy.to("meta"), PPOConfig(), seed=0)
+    assert learner.compiled is not None
+    assert not learner.compiled.usable

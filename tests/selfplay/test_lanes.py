@@ -114,6 +114,20 @@ def test_termination_wins_over_truncation():
     assert (f.terminated.item(), f.truncated.item(), f.next_value.item()) == (True, False, 0)
 
 
+def test_leaves_of_another_shape_are_refused():
+    lanes = make()
+    decided = {"": np.zeros((1, 1), np.float32)}, {"": np.ones((1, 2), bool)}, {"": np.zeros(1, np.int64)}
+    number = np.zeros(1, np.float32)
+    opened = lanes.open(np.array([0]), np.array([True]), np.zeros((1, 2, ROWS, 1), np.float32), 0)
+    lanes.record(opened, *decided, number, number)
+    for wide, short in ((0, number), (1, number), (2, number), (None, number[:0])):
+        wrong = [
+            {"": np.zeros((1, 3), leaf[""].dtype)} if k == wide else leaf for k, leaf in enumerate(decided)
+        ]
+        with pytest.raises(AssertionError):
+            lanes.record(opened, *wrong, number, short)
+
+
 def test_what_was_taken_is_a_copy():
     lanes = make(length=1, batch=1)
     decide(lanes, (0, 1, True))

@@ -210,6 +210,7 @@ def test_the_trial_alternates_and_every_block_ends_at_rest():
     ("speeds", "chosen", "told"),
     [
         ((100, 120), True, "1.20 times .* play on"),
+        ((100, 107), True, "1.07 times .* play on"),
         ((100, 104), False, "1.04 .* turns"),
         ((100, 60), False, "0.60"),
     ],

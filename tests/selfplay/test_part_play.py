@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from envs.python_games import Match, Moment, PythonGames, Seat
 from policies.policy import Policy
-from selfplay import recording
+from selfplay import part_play, recording
 from selfplay.config import Config
 from selfplay.engine import make_learners
 from selfplay.evaluate import evaluate
@@ -238,3 +238,20 @@ def test_a_part_that_decides_seldom_is_checked_when_it_has():
     with pytest.raises(ReplayError):
         learners.check_replay([(*batch[:3], wrong)])
     assert learners.check_replay([batch]) is not None
+
+
+def test_rows_by_player():
+    # Seats 2 and 0 are the part's: row = 2 * game + place. Player 3 sits where nobody acts.
+    to_act = np.array([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
+    lineup = np.array([[5, 9, 0], [0, 9, 5], [5, 9, 3], [-1, -1, -1]], np.int32)
+    rows, players = np.full(8, -7), np.full(8, -7)
+    ends = part_play._by_player(to_act, lineup, np.array([2, 0]), 6, rows, players)
+    assert ends.tolist() == [0, 1, 4]
+    assert players[:2].tolist() == [0, 5]
+    assert rows[:4].tolist() == [0, 1, 2, 5]
+    nobody = part_play._by_player(np.zeros_like(to_act), lineup, np.array([2, 0]), 6, rows, players)
+    assert nobody.tolist() == [0]
+    for absent in (-1, 6):
+        lineup[2, 0] = absent
+        with pytest.raises(AssertionError, match="nobody plays"):
+            part_play._by_player(to_act, lineup, np.array([2, 0]), 6, rows, players)
