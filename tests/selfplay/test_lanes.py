@@ -120,12 +120,12 @@ def test_leaves_of_another_shape_are_refused():
     number = np.zeros(1, np.float32)
     opened = lanes.open(np.array([0]), np.array([True]), np.zeros((1, 2, ROWS, 1), np.float32), 0)
     lanes.record(opened, *decided, number, number)
-    for wide, short in ((0, number), (1, number), (2, number), (None, number[:0])):
-        wrong = [
-            {"": np.zeros((1, 3), leaf[""].dtype)} if k == wide else leaf for k, leaf in enumerate(decided)
-        ]
+    for k, leaves in enumerate(decided):
+        wide = {"": np.zeros((1, 3), leaves[""].dtype)}
         with pytest.raises(AssertionError):
-            lanes.record(opened, *wrong, number, short)
+            lanes.record(opened, *decided[:k], wide, *decided[k + 1 :], number, number)
+    with pytest.raises(AssertionError):
+        lanes.record(opened, *decided, number, number[:0])
 
 
 def test_what_was_taken_is_a_copy():
