@@ -14,8 +14,8 @@ from selfplay.league.store import Player
 from selfplay.report.curves import Rows, mean
 from selfplay.report.data import Finding
 
-STALENESS = 1.5
-"""Versions, where play beside learning has up to 1.4; OpenAI Five (arXiv:1912.06680) lost much at about 8."""
+STALENESS = 1.0
+"""Versions; OpenAI Five (arXiv:1912.06680) aims for 0 to 1, and lost much at about 8."""
 EXPLAINED = -0.1
 """Explained variance; about 0 is sound where nothing can be foreseen, as in rock-paper-scissors."""
 CHECKED = (

@@ -278,7 +278,7 @@ def test_nothing_suspicious_in_a_sound_run():
     [
         ("loss/kl", [0.01] * 15 + [0.06] * 5, "Updates too large"),
         ("loss/entropy", [1.0] * 10 + [0.01] * 10, "Entropy gone"),
-        ("data/staleness", [0.0] * 18 + [1.75, 1.75], "Stale data"),
+        ("data/staleness", [0.0] * 18 + [1.5, 1.5], "Stale data"),
         ("loss/explained_variance", [0.5] * 18 + [-0.35, 0.05], "Values worse than a constant"),
         ("loss/value", [0.5] * 10 + [None] + [0.5] * 9, "Losses that are not finite"),
         ("match/dropped", [0] * 5 + [3] + [0] * 14, "Matches dropped"),
