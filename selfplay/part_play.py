@@ -147,8 +147,7 @@ class PartPlay:
             obs, mask = self.views(rows, player.extras)
             is_first = self.is_first[rows]
             stored = self.state_of(player)
-            noted = lanes if name == main else None
-            opened = None if noted is None else noted.open(rows, is_first, stored, version)
+            opened = lanes.open(rows, is_first, stored, version) if lanes and name == main else None
             draws = rng.rows(self.game[rows], self.seat[rows]) if isinstance(rng, MatchDraws) else rng
             decision = self._ask(player, obs, mask, is_first, stored, rows, draws)
             for path, leaf in decision.action.items():
@@ -156,10 +155,11 @@ class PartPlay:
                 target.reshape(-1, *target.shape[2:])[self.flat[rows]] = leaf
             if decision.value is not None and not np.isfinite(decision.value).all():
                 self._refuse(rows, obs, decision.value)
-            if noted is not None and opened is not None:
+            if opened is not None:
+                assert lanes is not None
                 assert decision.logp is not None
                 assert decision.value is not None
-                noted.record(opened, obs, mask, decision.action, decision.logp, decision.value)
+                lanes.record(opened, obs, mask, decision.action, decision.logp, decision.value)
             if self.tracks_previous:
                 for path, leaf in previous_rows(self.group.action_space, decision.action).items():
                     self.previous[_under(PREVIOUS_ACTION, path)][rows] = leaf
