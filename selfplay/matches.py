@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,15 @@ class MatchResults:
     length: np.ndarray  # [M] int32, decisions made in the match by all seats
     seed: np.ndarray  # [M] uint64, with the lineup it reproduces the match
     row: np.ndarray | None = None  # [M] int64 of the lineups' table, ascending; None: in the order of ending
+
+
+def joined(parts: Sequence[MatchResults]) -> MatchResults:
+    """The matches of one table after those of another, whose rows come before."""
+    players = tuple(dict.fromkeys(name for part in parts for name in part.players))
+    place = {name: k for k, name in enumerate(players)}
+    lineups = [np.array([place[name] for name in part.players], np.int32)[part.lineup] for part in parts]
+    columns = [[getattr(part, name) for part in parts] for name in ("returns", "length", "seed", "row")]
+    return MatchResults(players, *map(np.concatenate, [lineups, *columns]))
 
 
 def score(returns: np.ndarray, teams: tuple[int, ...]) -> np.ndarray:

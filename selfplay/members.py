@@ -24,7 +24,7 @@ class Member:
     engine: Engine
     unchecked: bool = True  # whether its fragments have yet to be replayed
     ahead: bool = False  # whether its rollouts play for the next iteration already
-    overlapped: bool = False  # whether they had begun with this one while it learned from the one before
+    overlapped: bool = False  # whether they had begun with this one before it learned from the one before
     faces: set[str] = field(default_factory=set)  # who may sit in the matches begun last
     collected: list[Collected] = field(default_factory=list)
     learned: Learned = field(default=Learned(0, 0, {}))
@@ -50,24 +50,30 @@ def take_turn(
 ) -> Times:
     """Sample, then learn: all these members at the same time.
 
-    begin: let a member's rollouts play. A member that may play ahead does so while it learns.
+    begin: let a member's rollouts play. A member that may play ahead does so while it learns. That batch is
+    begun together with this one, so that a rollout which has played its part of this one waits for nobody.
     """
+
+    def play_ahead() -> None:
+        for member in members:
+            if not member.ahead and may_play_ahead(member):
+                begin(member)
+                member.ahead = True
+
     start = time.perf_counter()
     for member in members:
-        member.overlapped = member.ahead
-        if not member.ahead:
+        member.overlapped, member.ahead = member.ahead, False
+        if not member.overlapped:
             begin(member)
+    play_ahead()
     for member in members:
-        member.collected, member.ahead = member.engine.collect(), False
+        member.collected = member.engine.collect()
     sampled = time.perf_counter()
     for member in members:
         if member.unchecked:
             member.unchecked = member.engine.check_replay() is None
     checked = time.perf_counter()
-    for member in members:
-        if may_play_ahead(member):
-            begin(member)
-            member.ahead = True
+    play_ahead()  # those that were checked only now
     begun = time.perf_counter()
     for member, learned in zip(members, _all_learn([member.engine for member in members]), strict=True):
         member.learned = learned

@@ -6,7 +6,7 @@ import copy
 import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -221,29 +221,41 @@ class Worker:
         self.rollout.load(self._by_part(weights), version)
 
     def play(
-        self, weights: Weights | None, version: int, lineups: Lineups, seed: list[int], fetch: Fetch
+        self,
+        weights: Weights | None,
+        version: int,
+        lineups: Lineups,
+        seed: list[int],
+        fetch: Fetch,
+        share: tuple[int, int] | None = None,
     ) -> MatchResults:
-        """Play every lineup once, apart from training and without recording.
+        """Play every lineup once, apart from training and without recording; or those rows of the table.
 
-        MAIN plays these weights; None: it does not play.
+        MAIN plays these weights; None: it does not play. share: from which row to which. A match is the same
+        whoever plays it.
         """
         if weights is not None:
             self.load(weights, version)
+        begin, end = share or (0, len(lineups.table))
         first, *rest = seed
 
         def beside() -> VectorEnv:
-            return make_game(self.config, len(lineups.table))
+            return make_game(self.config, end - begin)
 
         matches = Matches(
             beside(),
             self.parts,
-            np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, self.index)),
+            np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, 0)),
             cyclic=False,
             remake=beside,
             max_failures=self.config.env.max_failures,
         )
-        matches.assign(lineups, {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch))
-        return matches.play_all()
+        seeds = matches.match_rng.integers(0, 2**64, len(lineups.table), dtype=np.uint64)[begin:end]
+        players = {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch)
+        matches.assign(replace(lineups, table=lineups.table[begin:end]), players, seeds)
+        results = matches.play_all()
+        assert results.row is not None
+        return replace(results, row=results.row + begin)
 
     def _by_part(self, weights: Weights) -> tuple[Weights, ...]:
         return by_part(weights, [part.name for part in self.parts])

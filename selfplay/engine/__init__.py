@@ -32,8 +32,9 @@ class Learned(NamedTuple):
 class Engine(Protocol):
     """Rollouts and a learner, in step: `begin`, `collect`, then `learn`, which publishes new weights.
 
-    The next `begin` may come before `learn`: then rollouts and learner work at the same time, and what is
-    played is one version behind. `play` and `state` want rollouts at rest: nothing begun and not collected.
+    One more `begin` may come before `learn`, even before `collect`: then rollouts and learner work at the
+    same time, no rollout waits for a slower one, and what is played is one version behind. `play` and `state`
+    want rollouts at rest: nothing begun and not collected.
     """
 
     num_rollouts: int
@@ -59,7 +60,7 @@ class Engine(Protocol):
         ...
 
     def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
-        """Play every lineup once, without learning from it."""
+        """Play every lineup once, shared out among the rollouts, without learning from it."""
         ...
 
     def weights(self) -> Mapping[str, np.ndarray]:

@@ -65,9 +65,15 @@ class RolloutActor:
         return self._worker.collect(weights, version, lineups, _fetcher(refs))
 
     def play(
-        self, weights: Weights | None, version: int, lineups: Lineups, seed: list[int], refs: Refs
+        self,
+        weights: Weights | None,
+        version: int,
+        lineups: Lineups,
+        seed: list[int],
+        refs: Refs,
+        share: tuple[int, int] | None = None,
     ) -> MatchResults:
-        return self._worker.play(weights, version, lineups, seed, _fetcher(refs))
+        return self._worker.play(weights, version, lineups, seed, _fetcher(refs), share)
 
     def state(self) -> State:
         return self._worker.state()

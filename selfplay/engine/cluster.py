@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from selfplay.engine.actors import InferenceActor, LearnerActor, RolloutActor, S
 from selfplay.engine.calls import DIED, OPEN_SECONDS, EngineError, Ref, get, get_all, wait_opened
 from selfplay.engine.evaluators import RayEvaluators
 from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_workers, reserve
-from selfplay.matches import MAIN, Lineups, MatchResults
+from selfplay.matches import MAIN, Lineups, MatchResults, joined
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
 from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
@@ -64,7 +64,7 @@ class RayEngine:
         self._actors: dict[str, ActorHandle] = {}
         self._servers: dict[str, str] = {}  # machine -> its inference server's socket
         self._deaths: Counter[str] = Counter()
-        self._begun: _Begun | None = None
+        self._begun: deque[_Begun] = deque()
         self._batches: list[ray.ObjectRef[Batch]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
         try:
@@ -94,13 +94,11 @@ class RayEngine:
         self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
 
     def begin(self, lineups: Sequence[Lineups]) -> None:
-        assert self._begun is None
-        self._begun = self._start_collect(lineups)
+        assert len(self._begun) < 2
+        self._begun.append(self._start_collect(lineups))
 
     def collect(self) -> list[Collected]:
-        assert self._begun is not None
-        begun, self._begun = self._begun, None
-        return self._finish_collect(begun)
+        return self._finish_collect(self._begun.popleft())
 
     def _start_collect(self, lineups: Sequence[Lineups]) -> _Begun:
         begun = _Begun(lineups, [None] * self.num_rollouts, [])
@@ -117,9 +115,13 @@ class RayEngine:
         return collected
 
     def _finish_collect(self, begun: _Begun) -> list[Collected]:
-        results: list[Collected] = self._await_rollouts(
-            range(self.num_rollouts), begun.collected, lambda index, _: self._call_collect(begun, index)
-        )
+        def again(index: int, _: ActorHandle) -> Ref:
+            ref = self._call_collect(begun, index)
+            for later in self._begun:  # what a rollout that died had yet to play, in its order
+                later.collected[index] = self._call_collect(later, index)
+            return ref
+
+        results: list[Collected] = self._await_rollouts(range(self.num_rollouts), begun.collected, again)
         self._lineups, self._batches = begun.lineups, begun.batches
         return results
 
@@ -145,12 +147,14 @@ class RayEngine:
         return learned
 
     def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
-        def start(index: int, rollout: ActorHandle) -> Ref:
-            refs = self._references(set(lineups.players))
-            return rollout.play.remote(self._weights_ref, self._version, lineups, list(seed), refs)
+        number = min(self.num_rollouts, len(lineups.table))
+        bounds = [len(lineups.table) * k // number for k in range(number + 1)]
 
-        results: list[MatchResults] = self._ask_rollouts([0], start)
-        return results[0]
+        def start(index: int, rollout: ActorHandle) -> Ref:
+            refs, share = self._references(set(lineups.players)), (bounds[index], bounds[index + 1])
+            return rollout.play.remote(self._weights_ref, self._version, lineups, list(seed), refs, share)
+
+        return joined(self._ask_rollouts(range(number), start))
 
     def weights(self) -> Mapping[str, np.ndarray]:
         try:
@@ -161,7 +165,7 @@ class RayEngine:
             return weights
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        assert self._begun is None
+        assert not self._begun
         self._backup = self._ask_learner(lambda learner: learner.state.remote())
         rollouts = self._ask_rollouts(range(self.num_rollouts), lambda index, rollout: rollout.state.remote())
         stems = {f"rollout-{k}": part for k, (part, _) in enumerate(rollouts)}
@@ -186,7 +190,7 @@ class RayEngine:
 
     def reset(self, config: Config) -> None:
         """New actors in the place of the old: nothing of theirs is left behind."""
-        assert self._begun is None
+        assert not self._begun
         self._config = config
         self._kill_actors()
         self._batches, self._snapshots = [], {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,16 +29,16 @@ class LocalEngine:
         self._worker = Worker(config, 0, 1)
         self._learners = make_learners(config, choose_device(config, cuda_here()), num_cores())
         self._published = self._learners.weights()
-        self._begun: tuple[Batch, Collected] | None = None
+        self._begun: deque[tuple[Batch, Collected]] = deque()
         self._batch: Batch | None = None
 
     def begin(self, lineups: Sequence[Lineups]) -> None:
-        assert self._begun is None
-        self._begun = self._worker.collect(self._published, self._learners.version, lineups[0], self._fetch)
+        assert len(self._begun) < 2
+        version = self._learners.version
+        self._begun.append(self._worker.collect(self._published, version, lineups[0], self._fetch))
 
     def collect(self) -> list[Collected]:
-        assert self._begun is not None
-        (self._batch, collected), self._begun = self._begun, None
+        self._batch, collected = self._begun.popleft()
         return [collected]
 
     def check_replay(self) -> ReplayDifference | None:
@@ -57,7 +58,7 @@ class LocalEngine:
         return self._published
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        assert self._begun is None
+        assert not self._begun
         arrays, meta = self._worker.state()
         learner_arrays, learner_meta = self._learners.state()
         return {"learner": learner_arrays, "rollout-0": arrays}, {"learner": learner_meta, "rollouts": [meta]}
@@ -70,7 +71,8 @@ class LocalEngine:
         return self._worker.set_state(arrays["rollout-0"], meta["rollouts"][0], self._fetch)
 
     def close(self) -> None:
-        self._batch = self._begun = None
+        self._batch = None
+        self._begun.clear()
 
 
 class LocalEvaluators:

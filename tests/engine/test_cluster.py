@@ -139,7 +139,7 @@ def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool
 
 
 def test_one_worker_gives_the_numbers_of_one_process(alone: RayEngine) -> None:
-    """Taking turns, then with the next batch begun before each update."""
+    """Taking turns, then with the next batch begun before this one is waited for."""
     snapshots = Snapshots()
     local = LocalEngine(small(0), snapshots)
     snapshots.weights = local.weights()
@@ -185,15 +185,17 @@ def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: in
 
 
 def assert_same_numbers_ahead(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
-    """The same where the next batch is begun before each update."""
-    collect(local), collect(remote)
+    """The same where the next batch is begun before this one is waited for."""
+    for engine in (local, remote):
+        engine.begin(lineups(engine))
     for _ in range(iterations):
         for engine in (local, remote):
             engine.begin(lineups(engine))
-        learned = untimed(local.learn())
-        assert learned == untimed(remote.learn())
         here, there = local.collect()[0], remote.collect()[0]
         np.testing.assert_array_equal(here.results.returns, there.results.returns)
+        learned = untimed(local.learn())
+        assert learned == untimed(remote.learn())
+    local.collect(), remote.collect()
     assert learned.metrics["data/staleness"] > 1
     assert same(local.weights(), remote.weights())
     assert local.state()[1] == remote.state()[1]
@@ -267,14 +269,52 @@ def test_killed_while_playing_and_learning_at_once(engine: RayEngine, victims: l
     assert 0 <= last.metrics["data/staleness_max"] <= 3
 
 
+def test_killed_with_two_batches_to_play(engine: RayEngine) -> None:
+    """Its successor plays both, in their order; that the second had been begun with it kills nobody again."""
+    before = step(engine)
+    timer = kill_during(engine, "rollout worker 1")
+    engine.begin(lineups(engine))
+    engine.begin(lineups(engine))
+    assert len(engine.collect()) == 2
+    timer.join()
+    successor = actor(engine, "rollout worker 1")
+    first = ray.get(engine._batches[1])
+    assert engine.learn().version == before.version + 1
+    assert len(engine.collect()) == 2
+    assert actor(engine, "rollout worker 1") == successor
+    second = ray.get(engine._batches[1])
+    # With the first one the successor's matches begin, the second goes on with them.
+    assert first[0].is_first[0].sum() > 8 > second[0].is_first[0].sum()
+    assert engine.learn().version == before.version + 2
+
+
+def test_matches_beside_training_are_the_same_however_many_play_them(engine: RayEngine) -> None:
+    """Five rows on two rollouts: each its share, and together what one process plays."""
+    snapshots = Snapshots()
+    local = LocalEngine(small(0), snapshots)
+    snapshots.weights = engine.weights()
+    table = np.array([[0, 1], [1, 0], [2, 0], [0, 2], [2, 1]], np.int32)
+    beside = Lineups((MAIN, "main-0", "random"), table)
+    local._published = dict(engine.weights())
+    engine._fetch = snapshots
+    engine._snapshots.clear()
+    here, there = (each.play(beside, [3, 4]) for each in (local, engine))
+    named = [[[results.players[k] for k in row] for row in results.lineup] for results in (here, there)]
+    assert named[0] == named[1] == [[beside.players[k] for k in row] for row in table]
+    for name in ("returns", "length", "seed", "row"):
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+    assert len(set(there.seed)) == 5
+    alone = engine.play(Lineups(beside.players, table[:1]), [3, 4])  # fewer rows than rollouts
+    np.testing.assert_array_equal(alone.seed, there.seed[:1])
+
+
 def test_fragment_lost_while_the_next_batch_is_played(engine: RayEngine) -> None:
     """It is played again after the one that is under way, which stays what it was."""
     before = step(engine)
     collect(engine)
     engine._batches[0] = lost_object()
     engine.begin(lineups(engine))
-    begun = engine._begun
-    assert begun is not None
+    begun = engine._begun[0]
     batches = list(begun.batches)
     assert engine.learn().version == before.version + 1
     engine.collect()

@@ -9,10 +9,14 @@ import pytest
 from selfplay import checkpoint, overlap, train, training
 from selfplay import config as configuration
 from selfplay.config import Config
+from selfplay.engine import Learned
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
 from selfplay.league.league import League
+from selfplay.league.roles import Slot
 from selfplay.league.store import Store
+from selfplay.matches import MAIN
+from selfplay.members import Member, take_turn
 from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
 from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
@@ -185,6 +189,48 @@ def test_until_the_replay_check_has_passed_play_waits(run_dir, monkeypatch):
     monkeypatch.setattr(LocalEngine, "check_replay", late)
     assert overlapped(trained(run_dir, stop={"iterations": 5})) == "00011"
     assert len(calls) == 3
+
+
+class Noting:
+    """An engine that writes down what it is told, letter by letter."""
+
+    def __init__(self):
+        self.told = ""
+
+    def begin(self):
+        self.told += "b"
+
+    def collect(self):
+        self.told += "c"
+        return []
+
+    def check_replay(self):
+        self.told += "r"
+
+    def learn(self):
+        self.told += "l"
+        return Learned(0, 0, {})
+
+
+def test_the_next_batch_is_begun_with_this_one_so_that_no_rollout_waits_for_another():
+    member = Member(Slot(MAIN, "main"), Noting(), unchecked=False)
+
+    def turn(may):
+        member.engine.told = ""
+        take_turn([member], lambda each: each.engine.begin(), lambda each: may)
+        return member.engine.told, member.overlapped, member.ahead
+
+    assert turn(True) == ("bbcl", False, True)
+    assert turn(True) == ("bcl", True, True)
+    assert turn(False) == ("cl", True, False)
+    assert turn(False) == ("bcl", False, False)
+    member.unchecked = True
+    assert turn(False) == ("bcrl", False, False)
+    # One that is checked only now begins the next batch before it learns, as ever.
+    checked = Member(Slot(MAIN, "main"), Noting())
+    checked.engine.check_replay = lambda: "found"
+    take_turn([checked], lambda each: each.engine.begin(), lambda each: not each.unchecked)
+    assert checked.engine.told == "bcbl"
 
 
 def trial(speeds):
