@@ -13,6 +13,11 @@ MARGIN = 1.05
 """Overlapping must be so many times as fast: it makes all data one version older."""
 
 
+HELD, MEMORY = 0.95, 0.9
+"""Staleness, as a mean of which the past makes up so much, above which rollouts take turns again; a little
+below 1, so that a part of a run has no more."""
+
+
 class Overlap:
     """Decides each iteration; under "auto" by a trial at the start of the run.
 
@@ -23,6 +28,7 @@ class Overlap:
 
     def __init__(self, staleness: int | Literal["auto"]) -> None:
         self.chosen: bool | None = None if staleness == "auto" else staleness == 1
+        self.staleness = 0.0  # mean of late
         self._seen = 0  # iterations of the trial
         self._steps = self._seconds = 0.0  # of the present block
         self._speeds: list[float] = []  # decisions a second of the blocks so far
@@ -30,12 +36,13 @@ class Overlap:
     def wanted(self) -> bool:
         """Whether to begin the next batch before the one in hand is learned from."""
         if self.chosen is not None:
-            return self.chosen
+            return self.chosen and self.staleness <= HELD
         block, place = divmod(self._seen - WARM_UP, BLOCK)
         return block >= 0 and block % 2 == 1 and place < BLOCK - 1
 
-    def observe(self, steps: int, seconds: float) -> str | None:
-        """After an iteration of so many decisions; what the trial found, once, when it ends."""
+    def observe(self, steps: int, seconds: float, staleness: float) -> str | None:
+        """After an iteration of so many decisions, so old; what the trial found, once, when it ends."""
+        self.staleness = MEMORY * self.staleness + (1 - MEMORY) * staleness
         if self.chosen is not None:
             return None
         self._seen += 1
@@ -62,9 +69,10 @@ class Overlap:
 
     def state(self) -> dict[str, Any]:
         """The choice, for a checkpoint; a trial that is under way begins anew."""
-        return {"chosen": self.chosen}
+        return {"chosen": self.chosen, "staleness": self.staleness}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Keep what the run chose before; a choice of the configuration goes before it."""
+        self.staleness = state.get("staleness", 0.0)
         if self.chosen is None:
             self.chosen = state["chosen"]

@@ -315,13 +315,15 @@ class Rollout:
     def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
         self.matches.assign(lineups, {MAIN: self.main, **players})
 
-    def collect(self) -> tuple[Batch, MatchResults]:
+    def collect(self, before_tick: Callable[[], None] = lambda: None) -> tuple[Batch, MatchResults]:
         """Play until every part has a batch of complete lanes, or one of them has given many.
 
         A part that decides more often than another gives several batches, as one wider fragment.
+        before_tick: may `load` newer weights.
         """
         taken: list[list[Fragment]] = [[] for _ in self.lanes]
         while not all(taken) and max(map(len, taken)) < MOST_BATCHES:
+            before_tick()
             self.matches.tick(self.lanes, self.version)
             for lanes, batches in zip(self.lanes, taken, strict=True):
                 if lanes.ready:

@@ -352,7 +352,7 @@ class Training:
             metrics["league/findings"] = self._look_after()
         self.run.append(metrics)
         self.view.update(metrics)
-        if found := self.overlap.observe(steps, times["sample"] + times["learn"]):
+        if found := self.overlap.observe(steps, times["sample"] + times["learn"], metrics["data/staleness"]):
             self.view.message(found)
 
     def _look_after(self) -> int:

@@ -35,6 +35,9 @@ BOT_PREFIX = "bot:"
 SNAPSHOT = 0
 """Version of a past self's weights, the only one."""
 
+NEVER = -1
+"""Version of weights that were not published."""
+
 ROLLOUT, BESIDE, LEAGUE, LEARNER, SLOT = range(5)
 """First numbers of the spawn keys of a run's seed, so that no two draws share a stream."""
 
@@ -167,6 +170,7 @@ class Worker:
         self.channels = self._connect(policies)
         main = [self._seat(k, MAIN, policy) for k, policy in enumerate(policies.values())]
         self.rollout = Rollout(matches, main, length=self.config.rollout.fragment_length)
+        self._published: tuple[Weights, int] = {}, NEVER
 
     def _connect(self, policies: Mapping[str, Policy]) -> list[Channel]:
         """To the inference server, for each part, if there is one."""
@@ -196,14 +200,14 @@ class Worker:
     def collect(
         self, weights: Weights, version: int, lineups: Lineups, fetch: Fetch
     ) -> tuple[Batch, Collected]:
-        """Play with these weights and lineups until a batch of lanes is complete."""
+        """Play with these lineups, and these weights or newer ones, until a batch of lanes is complete."""
         start, in_game = time.perf_counter(), self.env.seconds
         matches = self.rollout.matches
         acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
         self.load(weights, version)
         self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
-        batch, results = self.rollout.collect()
+        batch, results = self.rollout.collect(self._take_up)
         return batch, Collected(
             results,
             matches.decisions - decided,
@@ -215,6 +219,17 @@ class Worker:
             matches.cause,
             tuple(matches.ids),
         )
+
+    def publish(self, weights: Weights, version: int) -> None:
+        """Weights for the rest of the batch that is being played, if they are newer; from another thread."""
+        if version > self._published[1]:
+            self._published = weights, version
+
+    def _take_up(self) -> None:
+        """Play with what was published since, if it is newer."""
+        weights, version = self._published
+        if version > self.rollout.version:
+            self.load(weights, version)
 
     def load(self, weights: Weights, version: int) -> None:
         """Play with these weights from the next decision on."""
@@ -281,6 +296,7 @@ class Worker:
 
     def set_state(self, arrays: Tree, meta: dict[str, Any], fetch: Fetch) -> bool:
         """Go on from what `state` gave; False where the game cannot, and its matches began anew."""
+        self._published = {}, NEVER
         return self.rollout.set_state(arrays, meta, self._bring(tuple(meta["ids"]), {}, fetch))
 
 

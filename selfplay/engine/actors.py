@@ -6,6 +6,7 @@ error, with its own type and traceback, and never the death of an actor.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -32,12 +33,25 @@ Refs = Mapping[str, "ray.ObjectRef[Weights]"]
 State = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
+NEWS = "news"
+"""The thread of a rollout in which it hears of new weights while it plays in another."""
+
+LEAST = 19
+"""The system's lowest priority: a learner on the same cores goes first, so that what is played is newer."""
+
+
+def rollout_class(**options: Any) -> Any:
+    """`RolloutActor` for Ray, with these options."""
+    return ray.remote(concurrency_groups={NEWS: 1}, **options)(RolloutActor)
+
+
 class RolloutActor:
     """A worker that takes snapshots by reference, fetching those it does not hold."""
 
     _worker: Worker
 
     def __init__(self, index: int) -> None:
+        _end_when_told()
         self._index = index
 
     def __repr__(self) -> str:  # what Ray puts before every line that this actor prints
@@ -54,7 +68,8 @@ class RolloutActor:
 
         server: of the machine's `InferenceActor`, where that decides.
         """
-        _settle(path)
+        os.nice(LEAST)  # of this thread, which plays
+        _find_modules(path)
         self._worker = Worker(config, self._index, num_workers, server)
         if entropy:
             self._worker.reopen(entropy)
@@ -63,6 +78,11 @@ class RolloutActor:
         self, weights: Weights, version: int, lineups: Lineups, refs: Refs
     ) -> tuple[Batch, Collected]:
         return self._worker.collect(weights, version, lineups, _fetcher(refs))
+
+    @ray.method(concurrency_group=NEWS)
+    def publish(self, weights: Weights, version: int) -> None:
+        """Go on with these weights in the batch that is being played."""
+        self._worker.publish(weights, version)
 
     def play(
         self,
@@ -88,12 +108,15 @@ class InferenceActor:
 
     _server: InferenceServer
 
+    def __init__(self) -> None:
+        _end_when_told()
+
     def __repr__(self) -> str:
         return "inference"
 
     def open(self, config: Config, device: str, path: list[str]) -> str:
         """Begin to serve; gives the socket's path."""
-        _settle(path)
+        _find_modules(path)
         torch.set_num_threads(1)
         policies = make_policies(config, make_game(config, 1), config.seed)
         self._server = InferenceServer(policies, device)
@@ -112,6 +135,7 @@ class LearnerActor:
     _store: TCPStore
 
     def __init__(self, rank: int, size: int) -> None:
+        _end_when_told()
         self._rank, self._size = rank, size
 
     def __repr__(self) -> str:
@@ -132,7 +156,7 @@ class LearnerActor:
         address: tuple[str, int] | None,
     ) -> None:
         """Make the policies; state: where to go on, in place of a learner that died; address: as `meet`."""
-        _settle(path)
+        _find_modules(path)
         torch.set_num_threads(1)  # the learner's own threads share the cores by lanes
         # Fragments lie in the object store and are read-only; the learner does not write to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -179,11 +203,15 @@ def _fetcher(refs: Refs) -> Fetch:
     return lambda name: ray.get(refs[name])
 
 
-def _settle(path: list[str]) -> None:
-    """Find modules, such as the user's own game, where the driver finds them; end at once when told to.
+def _find_modules(path: list[str]) -> None:
+    """Find modules, such as the user's own game, where the driver finds them."""
+    sys.path.extend(folder for folder in path if folder and folder not in sys.path)
 
-    Ray's handler of SIGTERM raises SystemExit wherever the interpreter is: in a callback of the garbage
-    collector it ends nothing and puts a traceback on the user's screen.
+
+def _end_when_told() -> None:
+    """End at once at SIGTERM; to be called by a constructor, which has the main thread.
+
+    Ray's handler raises SystemExit wherever the interpreter is: in a callback of the garbage collector it
+    ends nothing and puts a traceback on the user's screen.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.path.extend(folder for folder in path if folder and folder not in sys.path)

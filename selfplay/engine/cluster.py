@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from selfplay.config import Config
 from selfplay.engine import Arrays, Engine, Engines, Learned, choose_device
-from selfplay.engine.actors import InferenceActor, LearnerActor, RolloutActor, State
+from selfplay.engine.actors import InferenceActor, LearnerActor, State, rollout_class
 from selfplay.engine.calls import DIED, OPEN_SECONDS, EngineError, Ref, get, get_all, wait_opened
 from selfplay.engine.evaluators import RayEvaluators
 from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_workers, reserve
@@ -144,7 +144,14 @@ class RayEngine:
         self._weights_ref, self._batches = weights[0], []
         self._version, self._agent_steps = learned.version, learned.agent_steps
         self._deaths.clear()
+        if self._begun:
+            self._publish()
         return learned
+
+    def _publish(self) -> None:
+        """Let rollouts that play on do so with the newest weights; who is lost is found out elsewhere."""
+        for index in range(self.num_rollouts):
+            self._actors[_rollout(index)].publish.remote(self._weights_ref, self._version)
 
     def play(self, lineups: Lineups, seed: Sequence[int]) -> MatchResults:
         number = min(self.num_rollouts, len(lineups.table))
@@ -224,7 +231,7 @@ class RayEngine:
 
     def _start_rollout(self, index: int, entropy: int) -> Ref:
         options = {"num_cpus": self._room.part, "scheduling_strategy": self._place(index)}
-        actor = ray.remote(RolloutActor).options(**options).remote(index)
+        actor = rollout_class(**options).remote(index)
         self._actors[_rollout(index)] = actor
         server = None
         if self._config.rollout.inference == "node":

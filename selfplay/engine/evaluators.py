@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from selfplay.config import Config
-from selfplay.engine.actors import RolloutActor
+from selfplay.engine.actors import rollout_class
 from selfplay.matches import Lineups, MatchResults
 from selfplay.worker import BOT_PREFIX, RANDOM, Fetch
 
@@ -30,7 +30,7 @@ class RayEvaluators:
         self._opened = [self._start(k) for k in range(self.number)]
 
     def _start(self, index: int) -> Any:
-        actor = ray.remote(RolloutActor).options(num_cpus=1).remote(index)
+        actor = rollout_class(num_cpus=1).remote(index)
         self._actors[index : index + 1] = [actor]
         return actor.open.remote(self._config, 1, 0, sys.path, None)
 

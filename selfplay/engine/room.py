@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from typing import NamedTuple
@@ -26,6 +27,8 @@ def connect() -> bool:
         return False
     # Ray tells of a token that it made for us, on every start; whoever reaches into the cluster needs it.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Ray gives all actors a low priority alike; here rollouts make way for the learner by themselves.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level=logging.WARNING, include_dashboard=False)

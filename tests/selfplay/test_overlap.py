@@ -4,20 +4,22 @@ import json
 import re
 import signal
 
+import numpy as np
 import pytest
 
 from selfplay import checkpoint, overlap, train, training
 from selfplay import config as configuration
 from selfplay.config import Config
-from selfplay.engine import Learned
+from selfplay.engine import Learned, make_learners
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
 from selfplay.league.league import League
 from selfplay.league.roles import Slot
 from selfplay.league.store import Store
-from selfplay.matches import MAIN
+from selfplay.matches import MAIN, Lineups
 from selfplay.members import Member, take_turn
-from selfplay.overlap import BLOCK, ROUNDS, WARM_UP, Overlap
+from selfplay.overlap import BLOCK, HELD, ROUNDS, WARM_UP, Overlap
+from selfplay.worker import Worker
 from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
 
@@ -191,6 +193,40 @@ def test_until_the_replay_check_has_passed_play_waits(run_dir, monkeypatch):
     assert len(calls) == 3
 
 
+def test_new_weights_are_taken_up_between_two_decisions_and_older_ones_never():
+    config = config_of(rollout={"fragment_length": 8})
+    worker, weights = Worker(config, 0, 1), make_learners(config, "cpu", 1).weights()
+    lineups = Lineups((MAIN,), np.zeros((1, 2), np.int32))
+    left = dict(weights) | {"output_bias": np.where(np.arange(8) == 0, 99, 0).astype(np.float32)}
+    assert left["output_bias"].shape == weights["output_bias"].shape
+    matches, ticks, tick = worker.rollout.matches, [], worker.rollout.matches.tick
+
+    def publishing(*arguments):
+        ticks.append(worker.rollout.version)
+        tick(*arguments)
+        if len(ticks) == 5:
+            worker.publish(left, 7)
+        if len(ticks) == 9:
+            worker.publish(weights, 6)
+
+    matches.tick = publishing
+    batch, _ = worker.collect(weights, 4, lineups, {}.get)
+    version, action, mask = batch[0].version, batch[0].action[""], batch[0].mask[""]
+    assert ticks == [4] * 5 + [7] * (len(ticks) - 5)
+    assert len(ticks) > 10
+    assert set(np.unique(version)) == {4, 7}
+    assert (np.diff(version, axis=0) >= 0).all()
+    can = mask[..., 0]
+    assert (action[can & (version == 7)] == 0).all()  # the leftmost column, wherever it has room
+    assert (action[can & (version == 4)] != 0).mean() > 0.5
+    # The next batch begins with what the worker has, if that is newer; a state that it goes on from does not.
+    batch, _ = worker.collect(weights, 5, lineups, {}.get)
+    assert (batch[0].version[-1] == 7).all()
+    worker.set_state(*worker.state(), {}.get)
+    batch, _ = worker.collect(weights, 5, lineups, {}.get)
+    assert (batch[0].version[-1] == 5).all()
+
+
 class Noting:
     """An engine that writes down what it is told, letter by letter."""
 
@@ -240,7 +276,7 @@ def trial(speeds):
         wanted.append(choice.wanted())
         block = (len(wanted) - 1 - WARM_UP) // BLOCK
         seconds = 100 / speeds[block % 2] * (1 if block != 1 else 0.2)  # one block that is lucky
-        said.append(choice.observe(100, seconds))
+        said.append(choice.observe(100, seconds, 0.5))
         assert choice.trial_left() == WARM_UP + 2 * ROUNDS * BLOCK - len(wanted) or choice.chosen is not None
     assert not any(said[:-1])
     return choice, wanted, said[-1]
@@ -266,7 +302,7 @@ def test_the_faster_way_is_kept_by_its_median(speeds, chosen, told):
     assert choice.chosen is chosen
     assert choice.wanted() is chosen
     assert re.search(told, said)
-    assert choice.observe(1, 1e9) is None
+    assert choice.observe(1, 1e9, 0.5) is None
     assert choice.trial_left() == 0
     again = Overlap("auto")
     again.set_state(choice.state())
@@ -275,6 +311,23 @@ def test_the_faster_way_is_kept_by_its_median(speeds, chosen, told):
         other = Overlap(configured)
         other.set_state(choice.state())
         assert other.wanted() == bool(configured)
+
+
+@pytest.mark.parametrize("ahead", [1.5, 1.2, 0.9])
+def test_staleness_is_held_at_one(ahead):
+    """Batches played ahead are so old, others half a version: as many are played ahead as one allows."""
+    share = min(1.0, (HELD - 0.5) / (ahead - 0.5))
+    choice, ages, played = Overlap(1), [], []
+    for _ in range(300):
+        played.append(choice.wanted())
+        ages.append(ahead if played[-1] else 0.5)
+        choice.observe(100, 1.0, ages[-1])
+        again = Overlap(1)
+        again.set_state(json.loads(json.dumps(choice.state())))
+        assert again.wanted() == choice.wanted()
+    late = slice(100, None)
+    assert sum(ages[late]) / 200 <= 1
+    assert sum(played[late]) / 200 == pytest.approx(share, abs=0.06)
 
 
 def test_auto_takes_turns_in_one_process(run_dir, monkeypatch):
