@@ -1,6 +1,6 @@
 """What training costs beside a game in Python: the bare game, our adapter, and training with it.
 
-    python -m benchmarks.slow_games [GAME ...] [--seconds 2] [--rounds 7] [--set rollout.num_games=256]
+    python -m benchmarks.slow_games [GAME ...] [--seconds 8] [--rounds 5] [--set rollout.num_games=256]
 
 Three contestants, each on every core, each in processes of its own, which are warmed up once and then
 take turns of some seconds, so that a machine whose speed changes is as fast for one as for the others:
@@ -11,11 +11,12 @@ take turns of some seconds, so that a machine whose speed changes is as fast for
   drawn outside the timed part;
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
 
-Counted are decisions a second of all seats, in training those of past selves too. A step is one move of
-the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the rounds of
-the rate to that of the bare game's turns before and after. Snapshots and their ratings come seldom, so that
-their share of the time is that of all turns together. Loss is the share of the bare game's rate that
-training lacks, ratings included.
+A turn of training begins and ends with rollouts at rest, as a run does at every snapshot, so that it must
+hold some iterations for the learner to learn while they play on. Counted are decisions a second of all seats,
+in training those of past selves too. A step is one move of the game: of one seat, or of all at once. Rates
+are medians of all turns, ratios medians over the rounds of the rate to that of the bare game's turns before
+and after. Snapshots and their ratings come seldom, so that their share of the time is that of all turns
+together. Loss is the share of the bare game's rate that training lacks, ratings included.
 """
 
 from __future__ import annotations
@@ -337,8 +338,8 @@ def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], widt
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside `default`")
     parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")
     options = parser.parse_args()

@@ -165,8 +165,8 @@ class RolloutConfig(Section):
     staleness: Annotated[int, Field(ge=0, le=1), BeforeValidator(integral)] | Literal["auto"] = Field(
         default="auto",
         description="versions that the weights that play may be behind: 0: play and learning take turns; "
-        "1: the next batch is played during learning; auto: whichever a trial in the run finds faster, in "
-        "one process 0",
+        "1: the next batch is played during learning, and data/staleness held at 1; auto: whichever a trial "
+        "in the run finds faster, in one process 0",
     )
 
     inference: Literal["worker", "node"] = Field(
