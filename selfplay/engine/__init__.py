@@ -33,8 +33,8 @@ class Engine(Protocol):
     """Rollouts and a learner, in step: `begin`, `collect`, then `learn`, which publishes new weights.
 
     One more `begin` may come before `learn`, even before `collect`: then rollouts and learner work at the
-    same time, no rollout waits for a slower one, and what is played is one version behind. `play` and `state`
-    want rollouts at rest: nothing begun and not collected.
+    same time, no rollout waits for a slower one, and what is played is one version behind until the new
+    weights are there. `play` and `state` want rollouts at rest: nothing begun and not collected.
     """
 
     num_rollouts: int
