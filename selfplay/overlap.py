@@ -10,8 +10,7 @@ WARM_UP, BLOCK, ROUNDS = 4, 6, 3
 """Under "auto": iterations before the trial, of each block, and how often both ways take their turn."""
 
 MARGIN = 1.05
-"""Overlapping must be so many times as fast: it makes all data one version older."""
-
+"""Overlapping must be so many times as fast: it makes data older, by a version until new weights come."""
 
 HELD, MEMORY = 0.95, 0.9
 """Staleness, as a mean of which the past makes up so much, above which rollouts take turns again; a little
