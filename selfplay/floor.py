@@ -133,8 +133,12 @@ def _mm(x: Tensor, weight: Tensor) -> Tensor:
 def count_work(config: Config, num_workers: int, num_threads: int) -> Work:
     """Count one tick of a worker's games and an update on the lanes that a thread takes at a time."""
     worker, _ = _alone(config, config.rollout.num_games // num_workers)
-    tick = count(worker.rollout.matches.tick)
-    act_flops = tick.flops / worker.rollout.matches.decisions
+    matches = worker.rollout.matches
+    for _ in range(config.rollout.fragment_length):  # until matches are under way in all games
+        matches.tick()
+    before = matches.decisions
+    tick = count(matches.tick)
+    act_flops = tick.flops / (matches.decisions - before)
 
     worker, learners = _alone(
         config, -(-config.rollout.num_games // (config.ppo.num_minibatches * num_threads))

@@ -44,16 +44,20 @@ class Matches:
         seed: np.random.SeedSequence,
         *,
         cyclic: bool,
+        spread: int = 1,
         remake: Callable[[], VectorEnv] | None = None,
         max_failures: int = 0,
     ) -> None:
         """cyclic: begin again at the first lineup after the last, else leave finished games idle.
 
+        spread: ticks over which the first matches of all games begin, so that later ones end, and fragments
+        are complete, at different times: with all at once, one batch may take twice as long as the next.
         max_failures: how often the game's own code may raise before it is an error; remake: the game
         anew, where it did.
         """
         self.env = env
         self.cyclic = cyclic
+        self.at_once = -(-env.num_games // spread)  # games that begin their first match in one tick
         self.remake, self.max_failures = remake, max_failures
         self.players: dict[str, Seated] = {}
         self.ids: dict[str, int] = {}  # names that sit somewhere or may
@@ -63,7 +67,7 @@ class Matches:
         games, seats = env.to_act.shape
         self.lineup = np.full((games, seats), -1, np.int32)
         self.row = np.full(games, -1, np.int64)  # of the table
-        self.match_seed = np.zeros(games, np.uint64)
+        self.match_seed = np.zeros(games, np.uint64)  # 0: of a slot that had no match yet
         self.returns = np.zeros((games, seats), np.float32)
         self.length = np.zeros(games, np.int32)
         self.table = np.zeros((0, seats), np.int32)
@@ -142,6 +146,8 @@ class Matches:
     def _open(self) -> None:
         """Seat the next lineups in the games that are over."""
         games = np.flatnonzero(self.env.over)
+        unused = self.match_seed[games] == 0
+        games = games[~unused | (np.cumsum(unused) <= self.at_once)]
         left = len(self.table) - self.next_lineup
         if not self.cyclic:
             games = games[:left]

@@ -164,6 +164,7 @@ class Worker:
             self.parts,
             np.random.SeedSequence(self.config.seed, spawn_key=(ROLLOUT, self.index, entropy)),
             cyclic=True,
+            spread=self.config.rollout.fragment_length,
             remake=self._renewed,
             max_failures=self.config.env.max_failures,
         )

@@ -7,15 +7,16 @@ from selfplay.parts import split
 from selfplay.rollout import Matches, Rollout
 
 
-def make_matches(env, seed, *, cyclic):
+def make_matches(env, seed, *, cyclic, spread=1):
     """seed: a number, or a SeedSequence."""
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    return Matches(env, split(env, ["group"]), sequence, cyclic=cyclic)
+    return Matches(env, split(env, ["group"]), sequence, cyclic=cyclic, spread=spread)
 
 
-def make_rollout(env, main, *, length, seed=0):
-    """main: the PolicyPlayer of the only part."""
-    return Rollout(make_matches(env, seed, cyclic=True), [main], length=length)
+def make_rollout(env, main, *, length, seed=0, spread=None):
+    """main: the PolicyPlayer of the only part; spread: None: as a worker has it."""
+    matches = make_matches(env, seed, cyclic=True, spread=spread or length)
+    return Rollout(matches, [main], length=length)
 
 
 def alone(players):

@@ -12,6 +12,7 @@ import torch
 from envs.bots import random_bot
 from envs.conformance import check
 from envs.connect_four import ConnectFour
+from envs.registry import make
 from policies import gemm
 from policies.policy import Policy, PolicySpec
 from selfplay.lanes import Lanes
@@ -148,6 +149,51 @@ def test_states_that_go_on_in_place_make_no_difference(game):
             np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
 
 
+def test_first_matches_begin_one_after_the_other():
+    env = ConnectFour(10)
+    rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=4, seed=1)
+    rollout.assign(Lineups((MAIN,), np.zeros((3, 2), np.int32)), {})
+    begun = []
+    for _ in range(5):
+        rollout.matches.tick(rollout.lanes)
+        begun.append(rollout.matches.length.tolist())
+    assert begun == [  # 10 games over 4 ticks: 3 at a time, in the order of the table
+        [1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [2, 2, 2, 1, 1, 1, 0, 0, 0, 0],
+        [3, 3, 3, 2, 2, 2, 1, 1, 1, 0],
+        [4, 4, 4, 3, 3, 3, 2, 2, 2, 1],
+        [5, 5, 5, 4, 4, 4, 3, 3, 3, 2],
+    ]
+    opened = 0
+    for _ in range(60):  # later matches begin as soon as one ended
+        over = env.over.copy()
+        rollout.matches.tick()
+        assert rollout.matches.length[over].tolist() == [1] * over.sum()
+        opened += over.sum()
+    assert opened > 10
+
+
+def ticks_of_batches(spread, number=12):
+    """Ticks that each batch takes where every match lasts 25, and MAIN plays in three quarters of them."""
+    env = make("rock_paper_scissors", 64, rounds=25)
+    rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=16, spread=spread)
+    table = np.array([[0, 0]] * 3 + [[1, 1]], np.int32)
+    rollout.assign(
+        Lineups((MAIN, "random"), table), {"random": (BotPlayer(random_bot(env.groups[0].action_space)),)}
+    )
+    ticks = [0]
+    for _ in range(number):
+        rollout.collect(lambda: ticks.append(ticks.pop() + 1))
+        ticks.append(0)
+    return ticks[1:-1]  # the first batch begins with nothing
+
+
+def test_batches_take_alike_once_matches_began_one_after_the_other():
+    at_once, spread = ticks_of_batches(1), ticks_of_batches(16)
+    assert set(at_once) == {16, 32}
+    assert set(spread) == {21, 22}
+
+
 def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
     env = ConnectFour(4)
     policy = make_policy(env)
@@ -158,7 +204,7 @@ def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
             seen.append(len(is_first))
             return super().act(obs, mask, is_first, state, rng)
 
-    rollout = make_rollout(env, PolicyPlayer(policy), length=4, seed=1)
+    rollout = make_rollout(env, PolicyPlayer(policy), length=4, seed=1, spread=1)
     bot = Counting(random_bot(env.groups[0].action_space))
     # Games 0 to 3 take rows 0 to 3: MAIN is first in 0 and 2, second in 1, nowhere in 3.
     table = np.array([[0, 1], [1, 0], [0, 1], [1, 1]], np.int32)
