@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -22,7 +23,8 @@ class Overlap:
 
     The trial alternates blocks of iterations in turns and blocks that overlap. Every block begins and ends
     with idle rollouts, so that its decisions were all played and learned from within its own time; an
-    overlapping block of K iterations overlaps K - 1 times. The median over the rounds decides.
+    overlapping block of K iterations overlaps K - 1 times. The median over the rounds decides, by what
+    is left of the gain where holding the staleness forces some iterations to take turns.
     """
 
     def __init__(self, staleness: int | Literal["auto"]) -> None:
@@ -31,6 +33,7 @@ class Overlap:
         self._seen = 0  # iterations of the trial
         self._steps = self._seconds = 0.0  # of the present block
         self._speeds: list[float] = []  # decisions a second of the blocks so far
+        self._ages: list[float] = []  # staleness of the trial's iterations, from the warm-up's end on
 
     def wanted(self) -> bool:
         """Whether to begin the next batch before the one in hand is learned from."""
@@ -49,6 +52,7 @@ class Overlap:
             return None
         self._steps += steps
         self._seconds += seconds
+        self._ages.append(staleness)
         if (self._seen - WARM_UP) % BLOCK:
             return None
         self._speeds.append(self._steps / self._seconds)
@@ -62,9 +66,22 @@ class Overlap:
     def _decide(self) -> str:
         pairs = zip(self._speeds[::2], self._speeds[1::2], strict=True)
         gain = statistics.median(overlapped / turns for turns, overlapped in pairs)
+        share = self._share()
+        gain = 1 / (1 - share + share / gain)
         self.chosen = gain >= MARGIN
+        often = f" in {share:.0%} of iterations, as its staleness allows," if share < 1 else ""
         choice = "play on while learning" if self.chosen else "take turns"
-        return f"playing on while learning is {gain:.2f} times as fast as taking turns: rollouts {choice}"
+        return (
+            f"playing on while learning{often} is {gain:.2f} times as fast as taking turns: rollouts {choice}"
+        )
+
+    def _share(self) -> float:
+        """Of iterations, how many may overlap so that staleness is held."""
+        ages = [self._ages[k : k + BLOCK] for k in range(0, len(self._ages), BLOCK)]
+        turns = statistics.fmean(itertools.chain(*ages[::2]))
+        # A block's first iteration was not played ahead.
+        ahead = statistics.fmean(itertools.chain(*(block[1:] for block in ages[1::2])))
+        return 1.0 if ahead <= HELD else max(0.0, (HELD - turns) / (ahead - turns))
 
     def state(self) -> dict[str, Any]:
         """The choice, for a checkpoint; a trial that is under way begins anew."""

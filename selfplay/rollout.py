@@ -50,14 +50,15 @@ class Matches:
     ) -> None:
         """cyclic: begin again at the first lineup after the last, else leave finished games idle.
 
-        spread: ticks over which the first matches of all games begin, so that later ones end, and fragments
-        are complete, at different times: with all at once, one batch may take twice as long as the next.
+        spread: ticks over which the first matches of all games begin, evenly, so that later ones end, and
+        fragments are complete, at different times: with all at once, one batch may take twice as long as
+        the next.
         max_failures: how often the game's own code may raise before it is an error; remake: the game
         anew, where it did.
         """
         self.env = env
         self.cyclic = cyclic
-        self.at_once = -(-env.num_games // spread)  # games that begin their first match in one tick
+        self.spread, self.begun = spread, 0  # ticks of first matches; those that were
         self.remake, self.max_failures = remake, max_failures
         self.players: dict[str, Seated] = {}
         self.ids: dict[str, int] = {}  # names that sit somewhere or may
@@ -145,9 +146,7 @@ class Matches:
 
     def _open(self) -> None:
         """Seat the next lineups in the games that are over."""
-        games = np.flatnonzero(self.env.over)
-        unused = self.match_seed[games] == 0
-        games = games[~unused | (np.cumsum(unused) <= self.at_once)]
+        games = self._ready(np.flatnonzero(self.env.over))
         left = len(self.table) - self.next_lineup
         if not self.cyclic:
             games = games[:left]
@@ -168,6 +167,16 @@ class Matches:
         for play in self.parts:
             play.open(games)
         self._guarded(self.env.restart, games, self.match_seed[games])
+
+    def _ready(self, games: np.ndarray) -> np.ndarray:
+        """Of these, all that had a match before, and as many others as are to begin by this tick."""
+        unused = self.match_seed[games] == 0
+        if not unused.any():
+            return games
+        number = len(self.match_seed)
+        self.begun = min(self.begun + 1, self.spread)
+        more = -(-number * self.begun // self.spread) - (number - int(unused.sum()))
+        return games[~unused | (np.cumsum(unused) <= more)]
 
     def _finish(self, lanes: Sequence[Lanes] | None) -> None:
         """Note the results of matches that ended; those that failed, in opening or now, have none."""
@@ -205,6 +214,7 @@ class Matches:
         assert failure.__cause__ is not None
         self._drop(np.flatnonzero(self.lineup[:, 0] >= 0), lanes)
         self._count_failures(1, _described(failure.__cause__), failure.__cause__)
+        self.match_seed[:], self.begun = 0, 0
         assert self.remake is not None, "a game that may fail can be made anew"
         self.env = self.remake()
         for play in self.parts:
@@ -267,6 +277,7 @@ class Matches:
         return arrays, {
             "ids": self.ids,
             "next_lineup": self.next_lineup,
+            "begun": self.begun,
             "decisions": self.decisions,
             "dropped": self.dropped,
             "failures": self.failures,
@@ -279,6 +290,7 @@ class Matches:
         """Go on from what `state` gave; False if the game cannot, so that its matches begin anew."""
         self.rng.bit_generator.state = meta["rng"]
         self.match_rng.bit_generator.state = meta["match_rng"]
+        self.begun = meta.get("begun", self.spread)  # checkpoints of before have none
         self.decisions = meta["decisions"]
         self.dropped, self.failures = meta["dropped"], meta["failures"]
         self.ids = dict(meta["ids"])

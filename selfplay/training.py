@@ -352,7 +352,8 @@ class Training:
             metrics["league/findings"] = self._look_after()
         self.run.append(metrics)
         self.view.update(metrics)
-        if found := self.overlap.observe(steps, times["sample"] + times["learn"], metrics["data/staleness"]):
+        age = max(member.learned.metrics["data/staleness"] for member in self._members)
+        if found := self.overlap.observe(steps, times["sample"] + times["learn"], age):
             self.view.message(found)
 
     def _look_after(self) -> int:

@@ -206,7 +206,8 @@ class Worker:
         matches = self.rollout.matches
         acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
-        self.load(weights, version)
+        published = self._published
+        self.load(*(published if published[1] > version else (weights, version)))
         self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
         batch, results = self.rollout.collect(self._take_up)
         return batch, Collected(

@@ -40,9 +40,15 @@ LEAST = 19
 """The system's lowest priority: a learner on the same cores goes first, so that what is played is newer."""
 
 
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""A rollout plays in a thread, which glibc would give memory of its own that returns to the system whenever
+it is free, whatever `keep_freed_memory` says: with fragments of some 30 MB page faults in every batch."""
+
+
 def rollout_class(**options: Any) -> Any:
     """`RolloutActor` for Ray, with these options."""
-    return ray.remote(concurrency_groups={NEWS: 1}, **options)(RolloutActor)
+    own = {"concurrency_groups": {NEWS: 1}, "runtime_env": {"env_vars": ENVIRONMENT}}
+    return ray.remote(**own, **options)(RolloutActor)
 
 
 class RolloutActor:
@@ -50,9 +56,9 @@ class RolloutActor:
 
     _worker: Worker
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, niceness: int = LEAST) -> None:
         _end_when_told()
-        self._index = index
+        self._index, self._niceness = index, niceness
 
     def __repr__(self) -> str:  # what Ray puts before every line that this actor prints
         return f"rollout {self._index}"
@@ -68,7 +74,7 @@ class RolloutActor:
 
         server: of the machine's `InferenceActor`, where that decides.
         """
-        os.nice(LEAST)  # of this thread, which plays
+        os.nice(self._niceness)  # of this thread, which plays
         _find_modules(path)
         self._worker = Worker(config, self._index, num_workers, server)
         if entropy:

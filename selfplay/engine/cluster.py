@@ -46,7 +46,8 @@ class _Begun:
     """A batch that the rollouts play."""
 
     lineups: Sequence[Lineups]
-    batches: list[Ref]  # of each rollout
+    actors: list[ActorHandle]  # who was asked, of each rollout
+    batches: list[Ref]
     collected: list[Ref]
 
 
@@ -101,25 +102,29 @@ class RayEngine:
         return self._finish_collect(self._begun.popleft())
 
     def _start_collect(self, lineups: Sequence[Lineups]) -> _Begun:
-        begun = _Begun(lineups, [None] * self.num_rollouts, [])
+        nothing: list[Any] = [None] * self.num_rollouts
+        begun = _Begun(lineups, nothing.copy(), nothing.copy(), nothing.copy())
         for index in range(self.num_rollouts):
-            begun.collected.append(self._call_collect(begun, index))
+            self._call_collect(begun, index)
         return begun
 
-    def _call_collect(self, begun: _Begun, index: int) -> Ref:
+    def _call_collect(self, begun: _Begun, index: int) -> None:
         names = {name for each in begun.lineups for name in each.players}
         own, refs = begun.lineups[index], self._references(names)
         refs = {name: refs[name] for name in own.players if name in refs}
-        method = self._actors[_rollout(index)].collect.options(num_returns=2)
-        begun.batches[index], collected = method.remote(self._weights_ref, self._version, own, refs)
-        return collected
+        actor = begun.actors[index] = self._actors[_rollout(index)]
+        method = actor.collect.options(num_returns=2)
+        begun.batches[index], begun.collected[index] = method.remote(
+            self._weights_ref, self._version, own, refs
+        )
 
     def _finish_collect(self, begun: _Begun) -> list[Collected]:
-        def again(index: int, _: ActorHandle) -> Ref:
-            ref = self._call_collect(begun, index)
+        def again(index: int, actor: ActorHandle) -> Ref:
+            self._call_collect(begun, index)
             for later in self._begun:  # what a rollout that died had yet to play, in its order
-                later.collected[index] = self._call_collect(later, index)
-            return ref
+                if later.actors[index] is not actor:
+                    self._call_collect(later, index)
+            return begun.collected[index]
 
         results: list[Collected] = self._await_rollouts(range(self.num_rollouts), begun.collected, again)
         self._lineups, self._batches = begun.lineups, begun.batches

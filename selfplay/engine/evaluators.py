@@ -30,7 +30,7 @@ class RayEvaluators:
         self._opened = [self._start(k) for k in range(self.number)]
 
     def _start(self, index: int) -> Any:
-        actor = rollout_class(num_cpus=1).remote(index)
+        actor = rollout_class(num_cpus=1).remote(index, 0)  # training waits for it too
         self._actors[index : index + 1] = [actor]
         return actor.open.remote(self._config, 1, 0, sys.path, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import threading
 import time
@@ -231,6 +232,21 @@ def test_rollouts_that_play_on_take_up_new_weights_in_mid_batch(alone: RayEngine
     assert alone.state()[1]["rollouts"][0]["version"] == 3
 
 
+def faults_of_large_arrays(_: Any) -> float:
+    """Page faults of three arrays of 30 MB, made and freed again and again."""
+    counts = []
+    for _ in range(12):
+        arrays = [np.ones(30 << 17) for _ in range(3)]
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        del arrays
+    return (counts[-1] - counts[1]) / 10
+
+
+def test_freed_memory_is_kept_in_the_thread_that_plays(alone: RayEngine) -> None:
+    rollout = alone._actors["rollout worker 0"]
+    assert ray.get(rollout.__ray_call__.remote(faults_of_large_arrays)) < 50
+
+
 def test_two_workers_play_different_matches_and_report_staleness(engine: RayEngine) -> None:
     first, second = collect(engine)
     assert not set(first.results.seed) & set(second.results.seed)
@@ -315,6 +331,20 @@ def test_killed_with_two_batches_to_play(engine: RayEngine) -> None:
     second = ray.get(engine._batches[1])
     # With the first one the successor's matches begin, the second goes on with them.
     assert first[0].is_first[0].sum() > 8 > second[0].is_first[0].sum()
+    assert engine.learn().version == before.version + 2
+
+
+def test_batch_begun_after_one_whose_weights_are_lost_is_played_once(engine: RayEngine) -> None:
+    before, weights = step(engine), engine._weights_ref
+    engine._weights_ref = lost_object()
+    engine.begin(lineups(engine))
+    engine._weights_ref = weights
+    engine.begin(lineups(engine))
+    later = engine._begun[1].collected.copy()
+    assert len(engine.collect()) == 2
+    assert engine._begun[0].collected == later
+    assert engine.learn().version == before.version + 1
+    assert len(engine.collect()) == 2
     assert engine.learn().version == before.version + 2
 
 

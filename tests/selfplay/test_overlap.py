@@ -269,14 +269,18 @@ def test_the_next_batch_is_begun_with_this_one_so_that_no_rollout_waits_for_anot
     assert checked.engine.told == "bcbl"
 
 
-def trial(speeds):
-    """What is wanted at each iteration of a trial, and what is said; speeds: of turns, of overlapping."""
+def trial(speeds, ahead=0.5):
+    """What is wanted at each iteration of a trial, and what is said; speeds: of turns, of overlapping.
+
+    ahead: staleness of what was played ahead, 0.5 of everything else.
+    """
     choice, wanted, said = Overlap("auto"), [], []
     while choice.chosen is None:
         wanted.append(choice.wanted())
         block = (len(wanted) - 1 - WARM_UP) // BLOCK
         seconds = 100 / speeds[block % 2] * (1 if block != 1 else 0.2)  # one block that is lucky
-        said.append(choice.observe(100, seconds, 0.5))
+        was_ahead = len(wanted) > 1 and wanted[-2]
+        said.append(choice.observe(100, seconds, ahead if was_ahead else 0.5))
         assert choice.trial_left() == WARM_UP + 2 * ROUNDS * BLOCK - len(wanted) or choice.chosen is not None
     assert not any(said[:-1])
     return choice, wanted, said[-1]
@@ -311,6 +315,21 @@ def test_the_faster_way_is_kept_by_its_median(speeds, chosen, told):
         other = Overlap(configured)
         other.set_state(choice.state())
         assert other.wanted() == bool(configured)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "chosen", "told"),
+    [
+        (0.9, True, "learning is 1.08 times"),  # 1.08 / 1
+        (1.4, False, "in 50% of iterations, as its staleness allows, is 1.04"),  # 1 / (0.5 + 0.5 / 1.08)
+        (1.25, False, "in 60% of iterations, .* 1.05 times .* take turns"),  # 1.0465
+        (99.0, False, "in 0% .* 1.00"),
+    ],
+)
+def test_the_trial_counts_what_holding_the_staleness_leaves_of_the_gain(ahead, chosen, told):
+    choice, _, said = trial((100, 108), ahead)
+    assert choice.chosen is chosen
+    assert re.search(told, said)
 
 
 @pytest.mark.parametrize("ahead", [1.5, 1.2, 0.9])

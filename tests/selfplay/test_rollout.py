@@ -157,12 +157,12 @@ def test_first_matches_begin_one_after_the_other():
     for _ in range(5):
         rollout.matches.tick(rollout.lanes)
         begun.append(rollout.matches.length.tolist())
-    assert begun == [  # 10 games over 4 ticks: 3 at a time, in the order of the table
+    assert begun == [  # 10 games over 4 ticks: 3, 5, 8, 10 of them
         [1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
-        [2, 2, 2, 1, 1, 1, 0, 0, 0, 0],
-        [3, 3, 3, 2, 2, 2, 1, 1, 1, 0],
-        [4, 4, 4, 3, 3, 3, 2, 2, 2, 1],
-        [5, 5, 5, 4, 4, 4, 3, 3, 3, 2],
+        [2, 2, 2, 1, 1, 0, 0, 0, 0, 0],
+        [3, 3, 3, 2, 2, 1, 1, 1, 0, 0],
+        [4, 4, 4, 3, 3, 2, 2, 2, 1, 1],
+        [5, 5, 5, 4, 4, 3, 3, 3, 2, 2],
     ]
     opened = 0
     for _ in range(60):  # later matches begin as soon as one ended
@@ -173,10 +173,10 @@ def test_first_matches_begin_one_after_the_other():
     assert opened > 10
 
 
-def ticks_of_batches(spread, number=12):
-    """Ticks that each batch takes where every match lasts 25, and MAIN plays in three quarters of them."""
-    env = make("rock_paper_scissors", 64, rounds=25)
-    rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=16, spread=spread)
+def ticks_of_batches(games, length, rounds, spread, number=12):
+    """Ticks that each batch takes where MAIN plays in three quarters of the matches."""
+    env = make("rock_paper_scissors", games, rounds=rounds)
+    rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=length, spread=spread)
     table = np.array([[0, 0]] * 3 + [[1, 1]], np.int32)
     rollout.assign(
         Lineups((MAIN, "random"), table), {"random": (BotPlayer(random_bot(env.groups[0].action_space)),)}
@@ -188,10 +188,56 @@ def ticks_of_batches(spread, number=12):
     return ticks[1:-1]  # the first batch begins with nothing
 
 
-def test_batches_take_alike_once_matches_began_one_after_the_other():
-    at_once, spread = ticks_of_batches(1), ticks_of_batches(16)
-    assert set(at_once) == {16, 32}
-    assert set(spread) == {21, 22}
+@pytest.mark.parametrize(
+    ("games", "length", "rounds", "spread"),
+    [(64, 16, 25, {21, 22}), (20, 16, 25, {21, 22}), (16, 64, 100, {84, 88})],  # a third more than the length
+)
+def test_batches_take_alike_once_matches_began_one_after_the_other(games, length, rounds, spread):
+    assert set(ticks_of_batches(games, length, rounds, 1)) == {length, 2 * length}
+    assert set(ticks_of_batches(games, length, rounds, length)) == spread
+
+
+class Burning(ConnectFour):
+    """It fails as a whole in one step."""
+
+    def step(self, actions):
+        if self.burns:
+            raise RuntimeError("fire")
+        super().step(actions)
+
+
+def test_matches_begin_one_after_the_other_again_after_a_failure_and_from_a_state():
+    def make(games=8):
+        env = Burning(games)
+        env.burns = False
+        return env
+
+    def begun(matches, ticks):
+        found = []
+        for _ in range(ticks):
+            matches.tick()
+            found.append(int((matches.length > 0).sum()))
+        return found
+
+    player = PolicyPlayer(make_policy(make()))
+    lineups = Lineups((MAIN,), np.zeros((3, 2), np.int32))
+
+    def fresh(seed):
+        matches = make_matches(make(), seed, cyclic=True, spread=4)
+        matches.remake, matches.max_failures = make, 1
+        matches.assign(lineups, {MAIN: (player,)})
+        return matches
+
+    matches = fresh(0)
+    assert begun(matches, 5) == [2, 4, 6, 8, 8]
+    matches.env.burns = True
+    matches.tick()
+    matches.length[:] = 0
+    assert begun(matches, 1) == [2]
+    matches.results()
+    other = fresh(1)
+    assert other.set_state(*matches.state(), matches.players)
+    assert begun(matches, 4) == begun(other, 4) == [4, 6, 8, 8]
 
 
 def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
