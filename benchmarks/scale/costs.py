@@ -51,7 +51,8 @@ class Costs(NamedTuple):
     fetch: float  # seconds to bring a past self from the run directory into the object store
     match: float  # seconds of the league
     commit: float  # seconds of the league, each iteration
-    rating: float  # seconds of the matches that rate a snapshot, while all workers but one wait
+    rating: float  # seconds of the matches that rate a snapshot, on one worker
+    rated: float  # such matches, which the workers share
     snapshot_iterations: float
 
 
@@ -87,7 +88,8 @@ def measure(seconds: float, overrides: Mapping[str, Any] = MappingProxyType({}))
             fetch=timed(lambda: ray.put(training.league.weights(name))),
             match=(spent.draw + spent.record) / (MANY * league.MATCHES),
             commit=alone.commit,
-            rating=timed(lambda: engine.play(rating, [0, 1]), 3),
+            rating=2 * timed(lambda: engine.play(rating, [0, 1]), 3),
+            rated=len(rating.table),
             snapshot_iterations=config.league.snapshot_iterations,
         )
 
@@ -223,7 +225,7 @@ def loads(costs: Costs, cores: float) -> list[Load]:
     speed = playing * costs.play_speed
     machines = math.ceil(cores / MACHINE_CORES)
     gradients = costs.weights_bytes * costs.minibatches  # each is sent and received about twice
-    rating = costs.rating / costs.snapshot_iterations
+    rating = costs.rating / min(playing, costs.rated) / costs.snapshot_iterations
     checkpoint = playing * costs.state_bytes
     return [
         Load("workers", playing, ""),
@@ -237,7 +239,7 @@ def loads(costs: Costs, cores: float) -> list[Load]:
         Load("driver: draw and record", speed * costs.matches * costs.match, " of its time", 1),
         Load("driver: past selves fetched, at most", playing * costs.fetch / iteration, " of its time", 1),
         Load("commit", costs.commit / iteration, " of the time", 1),
-        Load("a snapshot is rated on one worker", rating / iteration, " of the time", 1),
+        Load("a snapshot is rated, training waits", rating / iteration, " of the time", 1),
         Load("checkpoint through the driver", checkpoint, "B"),
         Load("– copied once, every minute", checkpoint * costs.put / CHECKPOINT_SECONDS, " of its time", 1),
     ]

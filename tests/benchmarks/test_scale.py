@@ -90,7 +90,8 @@ COSTS = costs.Costs(
     fetch=0.5,
     match=1e-5,
     commit=0.2,
-    rating=4,
+    rating=4 * 64,
+    rated=64,
     snapshot_iterations=8,
 )
 
