@@ -87,6 +87,14 @@ def newest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def to_go_on_from(run: Path, folder: Path) -> Path:
+    """The newest in the run's folder of them; CheckpointError if there is none."""
+    path = newest(folder)
+    if path is None:
+        raise CheckpointError(f"{run} has no checkpoint to go on from; begin a new run")
+    return path
+
+
 def prefix(slot: str) -> str:
     """Of a slot's files in a checkpoint; the main learner's have none."""
     return "" if slot == MAIN else f"{slot}-"

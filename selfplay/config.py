@@ -165,8 +165,8 @@ class RolloutConfig(Section):
     staleness: Annotated[int, Field(ge=0, le=1), BeforeValidator(integral)] | Literal["auto"] = Field(
         default="auto",
         description="versions that the weights that play may be behind: 0: play and learning take turns; "
-        "1: the next batch is played during learning, and data/staleness held at 1; auto: whichever a trial "
-        "in the run finds faster, in one process 0",
+        "1: the next batch is played during learning, and data/staleness held at 1 in the mean; auto: "
+        "whichever a trial in the run finds faster, in one process 0",
     )
 
     inference: Literal["worker", "node"] = Field(
@@ -242,9 +242,15 @@ class PPOConfig(Section):
 class StopConfig(Section):
     """When the run ends: at whichever comes first; without any it runs until it is stopped."""
 
-    agent_steps: OptionalCount = Field(default=None, description="end after this many agent steps")
-    seconds: OptionalPositive = Field(default=None, description="end after this many seconds of training")
-    iterations: OptionalCount = Field(default=None, description="end after this many iterations")
+    agent_steps: OptionalCount = Field(
+        default=None, description="end after this many agent steps, of all resumptions together"
+    )
+    seconds: OptionalPositive = Field(
+        default=None, description="end after this many seconds of training, of all resumptions together"
+    )
+    iterations: OptionalCount = Field(
+        default=None, description="end after this many iterations, of all resumptions together"
+    )
 
 
 class CheckpointConfig(Section):

@@ -88,6 +88,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
                 option, how_far = end
                 view.message(f"this run is at its end ({how_far}); to go on, give a later {option}, or none")
                 return 0
+            checkpoint.to_go_on_from(directory.path, directory.checkpoints)  # before anything is started
             directory.write_config(config)
             directory.note_versions()
         with _signals() as interruption:
@@ -116,7 +117,7 @@ def _farewell(directory: RunDirectory, num_teams: int) -> str:
     """What to do next, in commands that can be copied."""
     path, others = directory.path, " random" * (num_teams - 1)
     end = _reached(directory.config.stop, directory)
-    on = f" {end[0]} N" if end else ""
+    on = f" {end[0]} N  (N from the run's beginning)" if end else ""
     return (
         f"saved in {path}\n"
         f"  how strong is it:  play {path}{others} --games {1000 // num_teams * num_teams}\n"

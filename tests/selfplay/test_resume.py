@@ -130,6 +130,18 @@ def test_a_run_that_died_before_its_last_checkpoint_is_not_at_its_end(whole, tmp
     assert_same_run(whole, crashed, 6)
 
 
+def test_without_a_checkpoint_nothing_is_started(whole, tmp_path, monkeypatch):
+    husk = tmp_path / "husk"
+    shutil.copytree(whole, husk)
+    for path in (husk / "checkpoints").iterdir():
+        path.rename(tmp_path / path.name)
+    monkeypatch.setattr("selfplay.train.Training", None)
+    before = (husk / "config.toml").read_text()
+    with pytest.raises(CheckpointError, match="husk has no checkpoint to go on from; begin a new run"):
+        train(husk, 7, resume=True)
+    assert (husk / "config.toml").read_text() == before
+
+
 def test_an_end_that_was_reached_changes_nothing(tmp_path, capfd):
     train(tmp_path / "run", 2)
     before = (tmp_path / "run" / "config.toml").read_text()
