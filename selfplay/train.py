@@ -104,9 +104,11 @@ def run(config: Config, path: Path, resume: bool) -> int:
             finally:
                 training.close()
         return 0 if interruption.number is None else 128 + interruption.number
-    except UserError:
-        if not resume and checkpoint.newest(directory.checkpoints) is None:  # nothing was begun
+    except (UserError, SystemExit) as error:
+        if not resume and checkpoint.newest(directory.checkpoints) is None:
             shutil.rmtree(directory.path)
+            if isinstance(error, SystemExit):
+                view.message("stopped before training began: there is nothing to go on with")
         raise
     finally:
         directory.close()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -140,6 +141,14 @@ def test_without_a_checkpoint_nothing_is_started(whole, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="husk has no checkpoint to go on from; begin a new run"):
         train(husk, 7, resume=True)
     assert (husk / "config.toml").read_text() == before
+
+
+def test_stopped_before_training_begins_nothing_is_left(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("selfplay.train.Training", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit, match="130"):
+        train(tmp_path / "run", 2)
+    assert not (tmp_path / "run").exists()
+    assert "stopped before training began: there is nothing to go on with" in "".join(capfd.readouterr())
 
 
 def test_an_end_that_was_reached_changes_nothing(tmp_path, capfd):
