@@ -87,11 +87,11 @@ def newest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def to_go_on_from(run: Path, folder: Path) -> Path:
-    """The newest in the run's folder of them; CheckpointError if there is none."""
-    path = newest(folder)
+def to_go_on_from(directory: Path) -> Path:
+    """The newest in a run's directory of them; CheckpointError if there is none."""
+    path = newest(directory)
     if path is None:
-        raise CheckpointError(f"{run} has no checkpoint to go on from; begin a new run")
+        raise CheckpointError(f"{directory.parent} has no checkpoint to go on from; begin a new run")
     return path
 
 

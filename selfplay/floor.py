@@ -133,12 +133,8 @@ def _mm(x: Tensor, weight: Tensor) -> Tensor:
 def count_work(config: Config, num_workers: int, num_threads: int) -> Work:
     """Count one tick of a worker's games and an update on the lanes that a thread takes at a time."""
     worker, _ = _alone(config, config.rollout.num_games // num_workers)
-    matches = worker.rollout.matches
-    for _ in range(config.rollout.fragment_length):  # until matches are under way in all games
-        matches.tick()
-    before = matches.decisions
-    tick = count(matches.tick)
-    act_flops = tick.flops / (matches.decisions - before)
+    tick = count(worker.rollout.matches.tick)
+    act_flops = tick.flops / worker.rollout.matches.decisions
 
     worker, learners = _alone(
         config, -(-config.rollout.num_games // (config.ppo.num_minibatches * num_threads))
@@ -167,6 +163,7 @@ def _alone(config: Config, num_games: int) -> tuple[Worker, Learners]:
     }
     config = config.model_copy(update=changes)
     worker, learners = Worker(config, 0, 1), make_learners(config, "cpu", 1)
+    worker.rollout.matches.spread = 1  # the first tick is of all games
     worker.load(learners.weights(), 0)
     worker.rollout.assign(Lineups((MAIN,), np.zeros((num_games, len(worker.env.teams)), np.int32)), {})
     return worker, learners

@@ -290,7 +290,6 @@ class Matches:
         """Go on from what `state` gave; False if the game cannot, so that its matches begin anew."""
         self.rng.bit_generator.state = meta["rng"]
         self.match_rng.bit_generator.state = meta["match_rng"]
-        self.begun = meta.get("begun", self.spread)  # checkpoints of before have none
         self.decisions = meta["decisions"]
         self.dropped, self.failures = meta["dropped"], meta["failures"]
         self.ids = dict(meta["ids"])
@@ -299,6 +298,7 @@ class Matches:
         self.table, self.next_lineup = arrays["table"].copy(), meta["next_lineup"]
         if not meta["env_has_state"]:
             return False
+        self.begun = meta.get("begun", self.spread)  # checkpoints of before have none
         for name in _MATCH_ARRAYS:
             setattr(self, name, arrays[name].copy())
         for k, play in enumerate(self.parts):

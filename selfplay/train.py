@@ -88,7 +88,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
                 option, how_far = end
                 view.message(f"this run is at its end ({how_far}); to go on, give a later {option}, or none")
                 return 0
-            checkpoint.to_go_on_from(directory.path, directory.checkpoints)  # before anything is started
+            checkpoint.to_go_on_from(directory.checkpoints)  # before anything is started
             directory.write_config(config)
             directory.note_versions()
         with _signals() as interruption:

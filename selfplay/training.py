@@ -199,7 +199,7 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the run's newest checkpoint; what was written after it is forgotten."""
-        path = checkpoint.to_go_on_from(self.run.path, self.run.checkpoints)
+        path = checkpoint.to_go_on_from(self.run.checkpoints)
         arrays, meta = checkpoint.load(path)
         self._refuse_another(meta["config"])
         self.iteration, self.agent_steps = meta["iteration"], meta["agent_steps"]

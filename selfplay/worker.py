@@ -206,8 +206,8 @@ class Worker:
         matches = self.rollout.matches
         acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
-        published = self._published
-        self.load(*(published if published[1] > version else (weights, version)))
+        if version >= self._published[1]:  # else it has newer ones, or takes them up now
+            self.load(weights, version)
         self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
         batch, results = self.rollout.collect(self._take_up)
         return batch, Collected(

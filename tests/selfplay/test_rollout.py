@@ -237,7 +237,11 @@ def test_matches_begin_one_after_the_other_again_after_a_failure_and_from_a_stat
     matches.results()
     other = fresh(1)
     assert other.set_state(*matches.state(), matches.players)
+    arrays, meta = matches.state()
     assert begun(matches, 4) == begun(other, 4) == [4, 6, 8, 8]
+    anew = fresh(2)  # of a game that cannot give its state
+    assert not anew.set_state(arrays, meta | {"begun": 4, "env_has_state": False}, matches.players)
+    assert begun(anew, 4) == [2, 4, 6, 8]
 
 
 def test_everybody_takes_the_seats_of_the_lineup_and_no_other():
