@@ -158,7 +158,6 @@ class Lanes:
         self,
         seats: np.ndarray,
         rows: int,
-        batch: int,
         length: int,
         *,
         state_shape: tuple[int, int, int],
@@ -166,14 +165,14 @@ class Lanes:
         mask: Tree,
         action: Tree,
     ) -> None:
-        """seats [P] of the game; rows: R; batch: lanes handed over at a time; length: T.
+        """seats [P] of the game; rows: R, of lanes at most that are handed over at a time; length: T.
 
         obs, mask and action are rows [K, ...] of what will be recorded, for their shapes.
         """
-        # Each row can hold one; beside those, a batch, and what one tick may complete beyond it.
-        columns = 2 * rows + batch
+        # Each row can hold one; beside those, what is handed over, and what one tick may complete beyond it.
+        columns = 3 * rows
         self.seats = seats
-        self.batch, self.length, self.columns = batch, length, columns
+        self.length, self.columns = length, columns
 
         def leaves(tree: Tree) -> Tree:
             return {p: np.zeros((length, columns, *leaf.shape[1:]), leaf.dtype) for p, leaf in tree.items()}
@@ -204,9 +203,9 @@ class Lanes:
         self.queue[FREE] = np.arange(self.columns)
 
     @property
-    def ready(self) -> bool:
-        """Whether a batch of complete lanes waits."""
-        return bool(self.count[COMPLETE] >= self.batch)
+    def complete(self) -> int:
+        """How many complete lanes wait."""
+        return int(self.count[COMPLETE])
 
     def open(self, rows: np.ndarray, is_first: np.ndarray, stored: np.ndarray, version: int) -> Opened:
         """Places for the next decisions of K rows, whose states before them are among stored [L, S, R, H].
@@ -246,16 +245,17 @@ class Lanes:
         """Forget what the present matches of these rows recorded, but for what lies in complete lanes."""
         _drop(rows, self.held, self.opened, self.cursor, self.queue, self.head, self.count)
 
-    def take(self) -> Fragment:
-        """The batch of lanes that were complete first, copied out."""
+    def take(self, number: int) -> Fragment:
+        """So many lanes, those that were complete first, copied out."""
+        assert number <= self.complete, (number, self.complete)
         size = self.queue.shape[1]
-        order = (self.head[COMPLETE] + np.arange(self.batch)) % size
+        order = (self.head[COMPLETE] + np.arange(number)) % size
         columns = self.queue[COMPLETE, order]
-        self.head[COMPLETE] = (self.head[COMPLETE] + self.batch) % size
-        self.count[COMPLETE] -= self.batch
-        free = (self.head[FREE] + self.count[FREE] + np.arange(self.batch)) % size
+        self.head[COMPLETE] = (self.head[COMPLETE] + number) % size
+        self.count[COMPLETE] -= number
+        free = (self.head[FREE] + self.count[FREE] + np.arange(number)) % size
         self.queue[FREE, free] = columns
-        self.count[FREE] += self.batch
+        self.count[FREE] += number
 
         def pick(tree: Tree) -> Tree:
             return {path: np.take(leaf, columns, axis=1) for path, leaf in tree.items()}

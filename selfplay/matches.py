@@ -39,7 +39,8 @@ def joined(parts: Sequence[MatchResults]) -> MatchResults:
     players = tuple(dict.fromkeys(name for part in parts for name in part.players))
     place = {name: k for k, name in enumerate(players)}
     lineups = [np.array([place[name] for name in part.players], np.int32)[part.lineup] for part in parts]
-    columns = [[getattr(part, name) for part in parts] for name in ("returns", "length", "seed", "row")]
+    names = ("returns", "length", "seed") + (() if parts[0].row is None else ("row",))
+    columns = [[getattr(part, name) for part in parts] for name in names]
     return MatchResults(players, *map(np.concatenate, [lineups, *columns]))
 
 

@@ -39,8 +39,13 @@ class Overlap:
         """Whether to begin the next batch before the one in hand is learned from."""
         if self.chosen is not None:
             return self.chosen and self.staleness <= HELD
-        block, place = divmod(self._seen - WARM_UP, BLOCK)
-        return block >= 0 and block % 2 == 1 and place < BLOCK - 1
+        return self.shared() and (self._seen - WARM_UP) % BLOCK < BLOCK - 1
+
+    def shared(self) -> bool:
+        """Whether a faster rollout is to play more of the batch that begins: where some batches overlap."""
+        if self.chosen is not None:
+            return self.chosen
+        return self._seen >= WARM_UP and (self._seen - WARM_UP) // BLOCK % 2 == 1
 
     def observe(self, steps: int, seconds: float, staleness: float) -> str | None:
         """After an iteration of so many decisions, so old; what the trial found, once, when it ends."""

@@ -23,8 +23,8 @@ from selfplay.part_play import PartPlay, Seated
 from selfplay.parts import Part
 from selfplay.players import Learning, Player
 
-MOST_BATCHES = 8
-"""Batches that a part gives in one collection, at most, while another part has not given its first."""
+MOST_PIECES = 8
+"""Pieces that a part gives in one collection, at most, while another part has not given its first."""
 
 Batch = tuple[Fragment | None, ...]
 """What one collection gives: a fragment for each part, None for one that decided too little."""
@@ -315,10 +315,7 @@ class Rollout:
     """Matches of the learning player, until enough fragments are complete."""
 
     def __init__(self, matches: Matches, main: Sequence[Learning], *, length: int) -> None:
-        """main: the learning player, a policy for each part; length: decisions of a fragment, T.
-
-        A batch of a part is as many lanes as the game has rows of it.
-        """
+        """main: the learning player, a policy for each part; length: decisions of a fragment, T."""
         self.matches = matches
         self.main = tuple(main)
         self.version = 0
@@ -333,19 +330,27 @@ class Rollout:
     def assign(self, lineups: Lineups, players: Mapping[str, Seated]) -> None:
         self.matches.assign(lineups, {MAIN: self.main, **players})
 
-    def collect(self, before_tick: Callable[[], None] = lambda: None) -> tuple[Batch, MatchResults]:
-        """Play until every part has a batch of complete lanes, or one of them has given many.
+    def collect(
+        self, before_tick: Callable[[], None] = lambda: None, pieces: int = 1
+    ) -> tuple[Batch, MatchResults]:
+        """Play until every part has a piece of complete lanes, or one of them has given many.
 
-        A part that decides more often than another gives several batches, as one wider fragment.
-        before_tick: may `load` newer weights.
+        So many pieces are as many lanes of a part as the game has rows of it. A part that decides more often
+        than another gives several, as one wider fragment. before_tick: may `load` newer weights.
         """
         taken: list[list[Fragment]] = [[] for _ in self.lanes]
-        while not all(taken) and max(map(len, taken)) < MOST_BATCHES:
+        sizes = [play.rows // pieces for play in self.matches.parts]
+        while True:
+            for lanes, size, own in zip(self.lanes, sizes, taken, strict=True):
+                if lanes.complete >= size:
+                    own.append(lanes.take(size))
+            if all(taken) or max(map(len, taken)) >= MOST_PIECES:
+                break
+            for lanes, size, own in zip(self.lanes, sizes, taken, strict=True):
+                while lanes.complete >= size:  # a tick may complete a lane of every row
+                    own.append(lanes.take(size))
             before_tick()
             self.matches.tick(self.lanes, self.version)
-            for lanes, batches in zip(self.lanes, taken, strict=True):
-                if lanes.ready:
-                    batches.append(lanes.take())
         return tuple(concatenate(each) if each else None for each in taken), self.matches.results()
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
@@ -384,7 +389,6 @@ def _lanes(play: PartPlay, player: Player, length: int) -> Lanes:
     action = {path: leaf[0] for path, leaf in play.group_action.items()}
     return Lanes(
         play.part.seats,
-        play.rows,
         play.rows,
         length,
         state_shape=player.state_shape,

@@ -7,7 +7,7 @@ import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from selfplay.config import Config
 from selfplay.errors import UserError
 from selfplay.inference.channel import Channel, make_fields
 from selfplay.inference.player import RemotePlayer
-from selfplay.matches import MAIN, Lineups, MatchResults
+from selfplay.matches import MAIN, Lineups, MatchResults, joined
 from selfplay.memory import collect_seldom, keep_freed_memory
 from selfplay.part_play import Seated
 from selfplay.parts import Part, split
@@ -46,6 +46,16 @@ Fetch = Callable[[str], Weights]
 """A snapshot's weights by its name."""
 
 
+class Piece(NamedTuple):
+    """A part of a batch that a rollout is asked for."""
+
+    batch: int | None  # its number; None: of its own
+    of: int  # so many are as many lanes as the rollout has rows
+
+
+WHOLE = Piece(None, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What came with the fragments of one `collect`."""
@@ -59,6 +69,18 @@ class Collected:
     failures: int = 0  # times that it did since the worker began
     cause: str = ""  # of the last one
     present: tuple[str, ...] = ()  # players that sit in a match under way, or may be seated next
+
+
+def together(parts: Sequence[Collected]) -> Collected:
+    """What came with pieces of one batch from one worker, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    sums = ("decisions", "seconds", "acting_seconds", "game_seconds", "dropped")
+    return replace(
+        parts[-1],
+        results=joined([part.results for part in parts]),
+        **{name: sum(getattr(part, name) for part in parts) for name in sums},
+    )
 
 
 class TimedEnv:
@@ -172,6 +194,7 @@ class Worker:
         main = [self._seat(k, MAIN, policy) for k, policy in enumerate(policies.values())]
         self.rollout = Rollout(matches, main, length=self.config.rollout.fragment_length)
         self._published: tuple[Weights, int] = {}, NEVER
+        self._batch: int | None = None  # whose lineups matches begin with
 
     def _connect(self, policies: Mapping[str, Policy]) -> list[Channel]:
         """To the inference server, for each part, if there is one."""
@@ -199,17 +222,22 @@ class Worker:
         self._open(entropy)
 
     def collect(
-        self, weights: Weights, version: int, lineups: Lineups, fetch: Fetch
+        self, weights: Weights, version: int, lineups: Lineups, fetch: Fetch, piece: Piece = WHOLE
     ) -> tuple[Batch, Collected]:
-        """Play with these lineups, and these weights or newer ones, until a batch of lanes is complete."""
+        """Play with these lineups, and these weights or newer ones, until a batch of lanes is complete.
+
+        piece: or only this one of it; lineups go on where the last piece of the same batch left them.
+        """
         start, in_game = time.perf_counter(), self.env.seconds
         matches = self.rollout.matches
         acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
         if version >= self._published[1]:  # else it has newer ones, or takes them up now
             self.load(weights, version)
-        self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
-        batch, results = self.rollout.collect(self._take_up)
+        if piece.batch is None or piece.batch != self._batch:
+            self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
+            self._batch = piece.batch
+        batch, results = self.rollout.collect(self._take_up, piece.of)
         return batch, Collected(
             results,
             matches.decisions - decided,
@@ -298,7 +326,7 @@ class Worker:
 
     def set_state(self, arrays: Tree, meta: dict[str, Any], fetch: Fetch) -> bool:
         """Go on from what `state` gave; False where the game cannot, and its matches began anew."""
-        self._published = {}, NEVER
+        self._published, self._batch = ({}, NEVER), None
         return self.rollout.set_state(arrays, meta, self._bring(tuple(meta["ids"]), {}, fetch))
 
 

@@ -39,12 +39,15 @@ class Engine(Protocol):
 
     num_rollouts: int
 
-    def begin(self, lineups: Sequence[Lineups]) -> None:
-        """Every rollout plays with the weights published last until its batch of lanes is complete."""
+    def begin(self, lineups: Sequence[Lineups], *, shared: bool = False) -> None:
+        """The rollouts play with the weights published last until a batch of lanes is complete.
+
+        Each plays an equal part; shared: whoever is faster plays more.
+        """
         ...
 
     def collect(self) -> list[Collected]:
-        """Wait for the batch that was begun; `learn` is of this one then."""
+        """Wait for the batch that was begun, of each rollout; `learn` is of this one then."""
         ...
 
     def check_replay(self) -> ReplayDifference | None:

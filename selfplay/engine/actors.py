@@ -27,7 +27,7 @@ from selfplay.learners import Learners
 from selfplay.matches import Lineups, MatchResults
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
-from selfplay.worker import Collected, Fetch, Weights, Worker, make_game, make_policies
+from selfplay.worker import Collected, Fetch, Piece, Weights, Worker, make_game, make_policies
 
 Refs = Mapping[str, "ray.ObjectRef[Weights]"]
 State = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -81,9 +81,9 @@ class RolloutActor:
             self._worker.reopen(entropy)
 
     def collect(
-        self, weights: Weights, version: int, lineups: Lineups, refs: Refs
+        self, weights: Weights, version: int, lineups: Lineups, refs: Refs, piece: Piece
     ) -> tuple[Batch, Collected]:
-        return self._worker.collect(weights, version, lineups, _fetcher(refs))
+        return self._worker.collect(weights, version, lineups, _fetcher(refs), piece)
 
     @ray.method(concurrency_group=NEWS)
     def publish(self, weights: Weights, version: int) -> None:

@@ -10,11 +10,11 @@ with all that it must know.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -32,7 +32,7 @@ from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_wor
 from selfplay.matches import MAIN, Lineups, MatchResults, joined
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
-from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Weights
+from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Piece, Weights, together
 
 MAX_DEATHS = 3
 """An actor that dies so often without one update between ends the run."""
@@ -40,15 +40,53 @@ MAX_DEATHS = 3
 CLOSE_SECONDS = 5.0
 """How long an inference server may take to end."""
 
+PIECES = 2
+"""Pieces for each rollout of a batch that they share; each costs some milliseconds of Ray's and of copies."""
 
-@dataclass(frozen=True, slots=True)
+AHEAD = 2
+"""Pieces that a rollout is asked for at a time, so that it has another when one is done."""
+
+
 class _Begun:
-    """A batch that the rollouts play."""
+    """A batch that the rollouts play: in pieces, so many for each, of which every one plays one at least."""
 
-    lineups: Sequence[Lineups]
-    actors: list[ActorHandle]  # who was asked, of each rollout
-    batches: list[Ref]
-    collected: list[Ref]
+    def __init__(self, number: int, lineups: Sequence[Lineups], pieces: int) -> None:
+        self.number, self.lineups, self.pieces = number, lineups, pieces
+        self.names = {name for each in lineups for name in each.players}
+        self.done: list[_Done] = []
+        self._first = set(range(len(lineups)))  # rollouts that were asked for none yet
+        self._left = (pieces - 1) * len(lineups)  # pieces for whoever is next, beside those
+
+    @property
+    def complete(self) -> bool:
+        return len(self.done) == self.pieces * len(self.lineups)
+
+    def give(self, index: int) -> bool:
+        """Let this rollout have a piece, if one is left for it."""
+        if index in self._first:
+            self._first.remove(index)
+            return True
+        if self._left:
+            self._left -= 1
+            return True
+        return False
+
+
+class _Asked(NamedTuple):
+    """A piece that a rollout plays."""
+
+    begun: _Begun
+    rollout: int
+    actor: ActorHandle
+    batch: Ref
+
+
+class _Done(NamedTuple):
+    """A piece that it has played."""
+
+    rollout: int
+    batch: Ref
+    collected: Collected
 
 
 class RayEngine:
@@ -66,6 +104,8 @@ class RayEngine:
         self._servers: dict[str, str] = {}  # machine -> its inference server's socket
         self._deaths: Counter[str] = Counter()
         self._begun: deque[_Begun] = deque()
+        self._number = 0  # of the batch begun last
+        self._played: dict[Ref, _Asked] = {}  # what is played or next, by what comes of it
         self._batches: list[ray.ObjectRef[Batch]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
         try:
@@ -79,9 +119,11 @@ class RayEngine:
         self._device = choose_device(self._config, self._room.gpus >= 1)
         number = fit_learners(self._config, self.num_rollouts, self._device, self._room.gpus)
         shares = np.array_split(np.arange(self.num_rollouts), number)
-        self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts it learns from
+        self._shares = [share.tolist() for share in shares]  # of each learner, the rollouts beside it
         gpus = len(shares) if self._device == "cuda" else 0
         self._group = reserve(self.num_rollouts, gpus, self._room.part)
+        even = self._config.rollout.num_games // self.num_rollouts % PIECES == 0
+        self._pieces = PIECES if even else 1
         self._make_actors()
 
     def _make_actors(self) -> None:
@@ -94,41 +136,76 @@ class RayEngine:
         self._backup: State = self._ask_learner(lambda learner: learner.state.remote())
         self._weights_ref = ray.put(self._ask_learner(lambda learner: learner.weights.remote()))
 
-    def begin(self, lineups: Sequence[Lineups]) -> None:
+    def begin(self, lineups: Sequence[Lineups], *, shared: bool = False) -> None:
         assert len(self._begun) < 2
-        self._begun.append(self._start_collect(lineups))
+        self._begun.append(self._new(lineups, self._pieces if shared else 1))
+        self._keep_playing(range(self.num_rollouts))
+
+    def _new(self, lineups: Sequence[Lineups], pieces: int) -> _Begun:
+        self._number += 1
+        return _Begun(self._number, lineups, pieces)
 
     def collect(self) -> list[Collected]:
-        return self._finish_collect(self._begun.popleft())
+        begun = self._begun[0]
+        while not begun.complete:
+            self._hear_of_one()
+        self._begun.popleft()
+        self._last = begun
+        pieces = sorted(begun.done, key=lambda piece: piece.rollout)
+        self._batches = [piece.batch for piece in pieces]
+        of_each = itertools.groupby(pieces, key=lambda piece: piece.rollout)
+        return [together([piece.collected for piece in own]) for _, own in of_each]
 
-    def _start_collect(self, lineups: Sequence[Lineups]) -> _Begun:
-        nothing: list[Any] = [None] * self.num_rollouts
-        begun = _Begun(lineups, nothing.copy(), nothing.copy(), nothing.copy())
-        for index in range(self.num_rollouts):
-            self._call_collect(begun, index)
-        return begun
+    def _keep_playing(self, indices: Iterable[int]) -> None:
+        """Ask these rollouts for pieces of what was begun, so that they do not wait while there are some."""
+        playing = Counter(piece.rollout for piece in self._played.values())
+        for index in indices:
+            for begun in self._begun:
+                while playing[index] < AHEAD and begun.give(index):
+                    self._ask(begun, index)
+                    playing[index] += 1
 
-    def _call_collect(self, begun: _Begun, index: int) -> None:
-        names = {name for each in begun.lineups for name in each.players}
-        own, refs = begun.lineups[index], self._references(names)
+    def _ask(self, begun: _Begun, index: int) -> None:
+        """Let a rollout play a piece."""
+        own, actor = begun.lineups[index], self._actors[_rollout(index)]
+        refs = self._references(set().union(*(each.names for each in self._begun)))
         refs = {name: refs[name] for name in own.players if name in refs}
-        actor = begun.actors[index] = self._actors[_rollout(index)]
-        method = actor.collect.options(num_returns=2)
-        begun.batches[index], begun.collected[index] = method.remote(
-            self._weights_ref, self._version, own, refs
+        batch, collected = actor.collect.options(num_returns=2).remote(
+            self._weights_ref, self._version, own, refs, Piece(begun.number, begun.pieces)
         )
+        self._played[collected] = _Asked(begun, index, actor, batch)
 
-    def _finish_collect(self, begun: _Begun) -> list[Collected]:
-        def again(index: int, actor: ActorHandle) -> Ref:
-            self._call_collect(begun, index)
-            for later in self._begun:  # what a rollout that died had yet to play, in its order
-                if later.actors[index] is not actor:
-                    self._call_collect(later, index)
-            return begun.collected[index]
+    def _hear_of_one(self, others: Sequence[Ref] = ()) -> bool:
+        """Wait until a piece, or one of these others, is there; gives whether it is another."""
+        (ref,), _ = ray.wait([*others, *self._played], num_returns=1)
+        if ref not in self._played:
+            return True
+        piece = self._played[ref]
+        try:
+            collected = get(ref)
+        except ObjectLostError as error:
+            self._count_loss(f"what {_rollout(piece.rollout)} needs", error)
+            self._publish_again()
+            self._ask_again([ref])
+        except DIED as error:
+            self._replace_rollout(piece.rollout, error)
+            self._ask_again([ref for ref, each in self._played.items() if each.actor is piece.actor])
+        else:
+            del self._played[ref]
+            piece.begun.done.append(_Done(piece.rollout, piece.batch, collected))
+        self._keep_playing([piece.rollout])
+        return False
 
-        results: list[Collected] = self._await_rollouts(range(self.num_rollouts), begun.collected, again)
-        self._lineups, self._batches = begun.lineups, begun.batches
-        return results
+    def _ask_again(self, lost: Sequence[Ref]) -> None:
+        """For pieces that nobody plays any more, in their order."""
+        for ref in lost:
+            piece = self._played.pop(ref)
+            self._ask(piece.begun, piece.rollout)
+
+    def _publish_again(self) -> None:
+        """Weights of past selves, and the newest if it is they that are lost."""
+        self._snapshots.clear()
+        self.weights()
 
     def check_replay(self) -> ReplayDifference | None:
         def start(rank: int, learner: ActorHandle) -> Ref:
@@ -145,7 +222,7 @@ class RayEngine:
             weights[rank], learned = method.remote(*self._share(rank))
             return learned
 
-        learned: Learned = self._ask_learners(start)[0]
+        learned: Learned = self._ask_learners(start, playing_on=True)[0]
         self._weights_ref, self._batches = weights[0], []
         self._version, self._agent_steps = learned.version, learned.agent_steps
         self._deaths.clear()
@@ -270,8 +347,9 @@ class RayEngine:
         }
 
     def _share(self, rank: int) -> list[Ref]:
-        """Of the batches that were collected, those that this learner learns from."""
-        return [self._batches[index] for index in self._shares[rank]]
+        """Of what was collected, the pieces that this learner learns from; most of rollouts beside it."""
+        share = np.array_split(np.arange(len(self._batches)), len(self._shares))[rank]
+        return [self._batches[place] for place in share]
 
     def _place(self, bundle: int) -> PlacementGroupSchedulingStrategy:
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
@@ -293,8 +371,7 @@ class RayEngine:
                     break
                 except ObjectLostError as error:
                     self._count_loss(f"what {_rollout(index)} needs", error)
-                    self._snapshots.clear()
-                    self.weights()  # published again, if it is they that are lost
+                    self._publish_again()
                 except DIED as error:
                     self._replace_rollout(index, error)
                 ref = call(index, self._actors[_rollout(index)])
@@ -304,16 +381,29 @@ class RayEngine:
         """The result of call(first learner), for what is the same of all."""
         return self._ask_learners(lambda _, learner: call(learner), 1)[0]
 
-    def _ask_learners(self, call: Callable[[int, ActorHandle], Ref], number: int | None = None) -> list[Any]:
-        """The results of call(rank, learner) of the first so many; where one dies, of successors of all."""
+    def _ask_learners(
+        self,
+        call: Callable[[int, ActorHandle], Ref],
+        number: int | None = None,
+        playing_on: bool = False,
+    ) -> list[Any]:
+        """The results of call(rank, learner) of the first so many; where one dies, of successors of all.
+
+        playing_on: keep the rollouts playing meanwhile.
+        """
         ranks = range(len(self._shares))[:number]
         while True:
             try:
-                return get_all([call(rank, self._actors[_learner(rank)]) for rank in ranks])
+                refs = [call(rank, self._actors[_learner(rank)]) for rank in ranks]
+                while playing_on and self._played and not self._hear_of_one(refs):
+                    pass
+                return get_all(refs)
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
                 if self._batches:  # the results of these matches stay unrecorded
-                    self._finish_collect(self._start_collect(self._lineups))
+                    self._begun.appendleft(self._new(self._last.lineups, self._last.pieces))
+                    self._keep_playing(range(self.num_rollouts))
+                    self.collect()
                 if len(ranks) > 1:  # those that have theirs wait for the one that lacks it
                     self._replace_learners(error)
             except DIED as error:

@@ -32,7 +32,7 @@ class LocalEngine:
         self._begun: deque[tuple[Batch, Collected]] = deque()
         self._batch: Batch | None = None
 
-    def begin(self, lineups: Sequence[Lineups]) -> None:
+    def begin(self, lineups: Sequence[Lineups], *, shared: bool = False) -> None:
         assert len(self._begun) < 2
         version = self._learners.version
         self._begun.append(self._worker.collect(self._published, version, lineups[0], self._fetch))

@@ -167,9 +167,13 @@ def untimed(learned: Learned) -> Learned:
 
 
 def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
-    """Matches, updates, weights and states of both, step by step."""
+    """Matches, updates, weights and states of both, step by step; every other batch in pieces."""
     for iteration in range(iterations):
-        here, there = collect(local)[0], collect(remote)[0]
+        for engine in (local, remote):
+            engine.begin(lineups(engine), shared=iteration % 2 == 1)
+        here, there = local.collect()[0], remote.collect()[0]
+        assert local._batch is not None
+        assert len(remote._batches) == 1 + iteration % 2
         for name in ("lineup", "returns", "length", "seed"):
             np.testing.assert_array_equal(getattr(here.results, name), getattr(there.results, name))
         assert here.decisions == there.decisions
@@ -213,6 +217,54 @@ def slowly(actor: Any) -> None:
         tick(*arguments)
 
     matches.tick = slow
+
+
+def quickly(actor: Any) -> None:
+    """Undo `slowly`."""
+    del actor._worker.rollout.matches.tick
+
+
+def test_of_a_shared_batch_a_faster_rollout_plays_more(engine: RayEngine) -> None:
+    """Three pieces of four, of half as many lanes each; a slower one plays one, and its results are there."""
+    before = step(engine)
+    rollout = engine._actors["rollout worker 1"]
+    ray.get(rollout.__ray_call__.remote(slowly))
+    engine.begin(lineups(engine), shared=True)  # nobody is known to be slower: two pieces each
+    engine.begin(lineups(engine), shared=True)
+    for version, ratio in ((1, 1), (2, 3)):
+        faster, slower = engine.collect()
+        batches = [batch for (batch,) in ray.get(engine._batches)]
+        assert [batch.num_lanes for batch in batches] == [8] * 4  # of the 16 rows of 8 matches
+        assert 0.7 * ratio < faster.decisions / slower.decisions < 1.5 * ratio
+        assert not set(faster.results.seed) & set(slower.results.seed)
+        assert len(faster.results.seed) == len(faster.results.returns) > 0
+        assert faster.seconds > faster.game_seconds > 0
+        after = engine.learn()
+        assert after.version == before.version + version
+        assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
+    ray.get(rollout.__ray_call__.remote(quickly))
+    assert not engine._played
+    assert [batch.num_lanes for (batch,) in ray.get(collect_batches(engine))] == [16, 16]
+
+
+def collect_batches(engine: RayEngine) -> list[Any]:
+    collect(engine)
+    return engine._batches
+
+
+def test_killed_with_pieces_of_two_batches_to_play(engine: RayEngine) -> None:
+    """What the rollout had played of them counts, and its successor plays what it was asked for."""
+    before = step(engine)
+    timer = kill_during(engine, "rollout worker 1")
+    engine.begin(lineups(engine), shared=True)
+    engine.begin(lineups(engine), shared=True)
+    for version in (1, 2):
+        assert len(engine.collect()) == 2
+        assert len(engine._batches) == 4
+        after = engine.learn()
+        assert after.version == before.version + version
+        assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
+    timer.join()
 
 
 def test_rollouts_that_play_on_take_up_new_weights_in_mid_batch(alone: RayEngine) -> None:
@@ -340,11 +392,11 @@ def test_batch_begun_after_one_whose_weights_are_lost_is_played_once(engine: Ray
     engine.begin(lineups(engine))
     engine._weights_ref = weights
     engine.begin(lineups(engine))
-    later = engine._begun[1].collected.copy()
+    later = [piece.batch for piece in engine._played.values() if piece.begun is engine._begun[1]]
     assert len(engine.collect()) == 2
-    assert engine._begun[0].collected == later
     assert engine.learn().version == before.version + 1
     assert len(engine.collect()) == 2
+    assert engine._batches == later
     assert engine.learn().version == before.version + 2
 
 
@@ -374,8 +426,7 @@ def test_fragment_lost_while_the_next_batch_is_played(engine: RayEngine) -> None
     collect(engine)
     engine._batches[0] = lost_object()
     engine.begin(lineups(engine))
-    begun = engine._begun[0]
-    batches = list(begun.batches)
+    batches = [piece.batch for piece in engine._played.values()]
     assert engine.learn().version == before.version + 1
     engine.collect()
     assert engine._batches == batches

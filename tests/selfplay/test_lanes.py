@@ -10,11 +10,10 @@ from selfplay.lanes import COMPLETE, FREE, PARTIAL, Lanes
 ROWS = 2
 
 
-def make(length=3, rows=ROWS, batch=2):
+def make(length=3, rows=ROWS):
     return Lanes(
         np.array([0]),
         rows,
-        batch,
         length,
         state_shape=(1, 2, 1),
         obs={"": np.zeros((rows, 1), np.float32)},
@@ -50,13 +49,13 @@ def test_a_lane_by_hand():
     settle(lanes, (1, 0.125), truncated=(1, 0), final=(99, 98))
     decide(lanes, (0, 3, True), version=4)  # the next match takes on the column that was left
     settle(lanes, (2, 0), terminated=(1, 0), final=(97, 96))
-    assert not lanes.ready
+    assert lanes.complete < 2
     decide(lanes, (1, 12, False))
     settle(lanes)
     decide(lanes, (1, 13, False))
     settle(lanes, (0, 8), truncated=(0, 1), final=(50, 60))
-    assert lanes.ready
-    f = lanes.take()
+    assert lanes.complete == 2
+    f = lanes.take(2)
     assert f.obs[""][:, :, 0].T.tolist() == [[1, 2, 3], [11, 12, 13]]
     assert f.value.T.tolist() == [[1, 2, 3], [11, 12, 13]]
     assert np.allclose(f.logp.T, [[0.1, 0.2, 0.3], [1.1, 1.2, 1.3]])
@@ -72,7 +71,7 @@ def test_a_lane_by_hand():
 
 def test_a_column_opens_with_the_state_of_its_own_row():
     # Rows 0 and 2 go on in their columns, rows 1 and 3 open new ones in mid-match.
-    lanes = make(rows=4, batch=4)
+    lanes = make(rows=4)
     for number in (1, 2, 3):
         decide(lanes, (1, 10 + number, number == 1), (3, 30 + number, number == 1))
         settle(lanes, reward=(0,) * 4, terminated=(0,) * 4, truncated=(0,) * 4, final=(0,) * 4)
@@ -84,15 +83,15 @@ def test_a_column_opens_with_the_state_of_its_own_row():
 
 
 def test_the_next_decision_closes_a_full_column():
-    lanes = make(batch=1)
+    lanes = make()
     for number in (1, 2, 3):
         decide(lanes, (0, number, number == 1))
         settle(lanes, (number, 0))
-    assert not lanes.ready  # the third decision's outcome is not known yet
+    assert lanes.complete < 1  # the third decision's outcome is not known yet
     settle(lanes, (0.5, 0))
     decide(lanes, (0, 4, False))
-    assert lanes.ready
-    f = lanes.take()
+    assert lanes.complete == 1
+    f = lanes.take(1)
     assert f.reward.T.tolist() == [[1, 2, 3.5]]
     assert f.next_value.T.tolist() == [[2, 3, 4]]
     settle(lanes)
@@ -100,17 +99,17 @@ def test_the_next_decision_closes_a_full_column():
         decide(lanes, (0, number, False))
         settle(lanes)
     settle(lanes, terminated=(1, 0))
-    f = lanes.take()
+    f = lanes.take(1)
     assert f.value.T.tolist() == [[4, 5, 6]]
     assert f.initial_state.ravel().tolist() == [400, 400]  # what entered decision 4
     assert f.next_value.T.tolist() == [[5, 6, 0]]
 
 
 def test_termination_wins_over_truncation():
-    lanes = make(length=1, batch=1)
+    lanes = make(length=1)
     decide(lanes, (0, 1, True))
     settle(lanes, terminated=(1, 0), truncated=(1, 0), final=(9, 9))
-    f = lanes.take()
+    f = lanes.take(1)
     assert (f.terminated.item(), f.truncated.item(), f.next_value.item()) == (True, False, 0)
 
 
@@ -129,20 +128,20 @@ def test_leaves_of_another_shape_are_refused():
 
 
 def test_what_was_taken_is_a_copy():
-    lanes = make(length=1, batch=1)
+    lanes = make(length=1)
     decide(lanes, (0, 1, True))
     settle(lanes, terminated=(1, 0))
-    f = lanes.take()
+    f = lanes.take(1)
     for number in range(2, 9):
         decide(lanes, (0, number, True), (1, number, True))
         settle(lanes, terminated=(1, 1))
-        while lanes.ready:
-            lanes.take()
+        while lanes.complete >= 1:
+            lanes.take(1)
     assert f.value.item() == f.obs[""].item() == 1
 
 
 def test_clear_forgets_everything():
-    lanes = make(batch=1)
+    lanes = make()
     decide(lanes, (0, 1, True), (1, 2, True))
     settle(lanes, terminated=(1, 0))
     lanes.clear()
@@ -152,14 +151,15 @@ def test_clear_forgets_everything():
         decide(lanes, (1, number, False))
         settle(lanes)
     settle(lanes, terminated=(0, 1))
-    assert lanes.take().value.T.tolist() == [[4, 5, 6]]
+    assert lanes.take(1).value.T.tolist() == [[4, 5, 6]]
 
 
 @settings(max_examples=60)
 @given(st.data(), st.integers(1, 5), st.integers(1, 4))
 def test_columns_are_never_lost_nor_used_twice(data, length, rows):
-    """Whatever acts and ends: every column is in one place, and their number suffices."""
-    lanes = make(length, rows, batch=rows)
+    """Whatever acts and ends: every column is in one place, and their number suffices for all sizes."""
+    size = data.draw(st.integers(1, rows))
+    lanes = make(length, rows)
     playing = np.zeros(rows, bool)
     flags = st.lists(st.booleans(), min_size=rows, max_size=rows)
     number, taken = 0, []
@@ -172,8 +172,8 @@ def test_columns_are_never_lost_nor_used_twice(data, length, rows):
         settle(lanes, np.zeros(rows), ends, np.zeros(rows), np.zeros(rows))
         playing &= ~ends
         number += rows
-        while lanes.ready:
-            taken.append(lanes.take())
+        while lanes.complete >= size:
+            taken.append(lanes.take(size))
         held = lanes.held[lanes.held >= 0].tolist()
         waiting = [
             lanes.queue[kind, (lanes.head[kind] + k) % lanes.columns]
@@ -200,7 +200,7 @@ def test_state_and_set_state(fill):
             decide(both, (0, number, number == 0), (1, 10 + number, number == 0))
             settle(both, (1, 1))
         settle(both, terminated=(1, 1))
-    one, two = lanes.take(), other.take()
+    one, two = lanes.take(2), other.take(2)
     assert one.value.T.tolist() == two.value.T.tolist() == [[0, 1, 2], [10, 11, 12]]
     assert one.reward.tolist() == two.reward.tolist()
 
@@ -215,7 +215,7 @@ def test_columns_that_nobody_takes_are_missed_loudly():
 
     with pytest.raises(AssertionError, match="taken more slowly"):
         play_on()
-    assert lanes.take().value.tolist() == [[0, 1]]
+    assert lanes.take(2).value.tolist() == [[0, 1]]
 
 
 def test_a_dropped_match_leaves_only_what_lies_in_complete_lanes():
@@ -235,7 +235,7 @@ def test_a_dropped_match_leaves_only_what_lies_in_complete_lanes():
         settle(lanes, terminated=(number == 22, 0))
     decide(lanes, (1, 33, False))
     settle(lanes, terminated=(0, 1))
-    f = lanes.take()
+    f = lanes.take(2)
     assert f.obs[""][:, :, 0].T.tolist() == [[11, 12, 13], [1, 21, 22]]
     assert f.is_first.T.tolist() == [[True, False, False], [True, True, False]]
     last = lanes.queue[COMPLETE, lanes.head[COMPLETE]]

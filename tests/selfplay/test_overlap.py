@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from selfplay.config import Config
 from selfplay.engine import Learned, make_learners
 from selfplay.engine.local import LocalEngine
 from selfplay.errors import ConfigError
+from selfplay.fragments import concatenate
 from selfplay.league.league import League
 from selfplay.league.roles import Slot
 from selfplay.league.store import Store
-from selfplay.matches import MAIN, Lineups
+from selfplay.matches import MAIN, Lineups, MatchResults
 from selfplay.members import Member, take_turn
 from selfplay.overlap import BLOCK, HELD, ROUNDS, WARM_UP, Overlap
-from selfplay.worker import Worker
+from selfplay.worker import Collected, Piece, Worker, together
 from tests.selfplay import test_roles
 from tests.selfplay.test_resume import assert_same_run
 
@@ -227,6 +229,44 @@ def test_new_weights_are_taken_up_between_two_decisions_and_older_ones_never():
     assert (batch[0].version[-1] == 5).all()
 
 
+def test_pieces_of_a_batch_are_the_batch_and_the_next_has_lineups_of_its_own():
+    config = config_of(rollout={"fragment_length": 8})
+    weights = make_learners(config, "cpu", 1).weights()
+    tables = [
+        np.array(rows, np.int32) for rows in ([[0, 1]] * 50 + [[1, 0]] * 50, [[0, 0]] * 7 + [[0, 1]] * 90)
+    ]
+    lineups = [Lineups((MAIN, "random"), table) for table in tables]
+    one, other = Worker(config, 0, 1), Worker(config, 0, 1)
+    for number in range(4):
+        which = lineups[number % 2]
+        batch, whole = one.collect(weights, number, which, {}.get)
+        parts = [other.collect(weights, number, which, {}.get, Piece(number, 4)) for _ in range(4)]
+        found = together([collected for _, collected in parts])
+        lanes = concatenate([piece[0] for piece, _ in parts])
+        for name in ("logp", "is_first", "reward", "version"):
+            np.testing.assert_array_equal(getattr(lanes, name), getattr(batch[0], name))
+        for name in ("lineup", "returns", "length", "seed"):
+            np.testing.assert_array_equal(getattr(found.results, name), getattr(whole.results, name))
+        assert (found.decisions, found.present) == (whole.decisions, whole.present)
+        assert found.seconds == sum(collected.seconds for _, collected in parts)
+    # A state that it goes on from has no batch, whatever its number is.
+    assert other.set_state(*other.state(), {}.get)
+    other.collect(weights, 4, lineups[0], {}.get, Piece(number, 4))
+    assert len(other.rollout.matches.table) == 100
+
+
+def test_what_came_with_the_last_piece_counts_for_the_whole():
+    nobody = np.zeros((1, 2), np.int32)
+    results = MatchResults(("a", "b"), nobody, *(np.zeros(shape) for shape in ((1, 2), 1, 1)))
+    turned = replace(results, players=("b", "a"), lineup=np.array([[0, 1]], np.int32))
+    one = Collected(results, 10, 4.0, 2.0, 1.0, 1, 3, "early", ("a",))
+    two = Collected(turned, 5, 2.0, 1.0, 0.5, 2, 5, "late", ("a", "b"))
+    both = together([one, two])
+    assert replace(both, results=results) == Collected(results, 15, 6.0, 3.0, 1.5, 3, 5, "late", ("a", "b"))
+    assert [[both.results.players[k] for k in row] for row in both.results.lineup] == [["a", "a"], ["b", "a"]]
+    assert together([one]) is one
+
+
 class Noting:
     """An engine that writes down what it is told, letter by letter."""
 
@@ -277,6 +317,10 @@ def trial(speeds, ahead=0.5):
     choice, wanted, said = Overlap("auto"), [], []
     while choice.chosen is None:
         wanted.append(choice.wanted())
+        overlaps = wanted[-1] or (
+            len(wanted) > 1 and wanted[-2]
+        )  # this batch and the next, or the one before
+        assert choice.shared() == overlaps
         block = (len(wanted) - 1 - WARM_UP) // BLOCK
         seconds = 100 / speeds[block % 2] * (1 if block != 1 else 0.2)  # one block that is lucky
         was_ahead = len(wanted) > 1 and wanted[-2]
@@ -304,7 +348,7 @@ def test_the_trial_alternates_and_every_block_ends_at_rest():
 def test_the_faster_way_is_kept_by_its_median(speeds, chosen, told):
     choice, _, said = trial(speeds)
     assert choice.chosen is chosen
-    assert choice.wanted() is chosen
+    assert choice.wanted() is choice.shared() is chosen
     assert re.search(told, said)
     assert choice.observe(1, 1e9, 0.5) is None
     assert choice.trial_left() == 0

@@ -17,7 +17,7 @@ from selfplay.evaluate import compare, evaluate
 from selfplay.matches import MAIN, Lineups
 from selfplay.parts import policy_of, role, seat_names, split, units
 from selfplay.replay import check_replay
-from selfplay.rollout import MOST_BATCHES
+from selfplay.rollout import MOST_PIECES
 from selfplay.train import check, run
 from selfplay.weights import by_part, joined
 from selfplay.worker import Worker
@@ -215,8 +215,8 @@ def test_nobody_waits_long_for_a_part_that_decides_seldom():
     policy = {"encoder": [12], "hidden_size": 10, "per": "seat"}
     _, _, batches = played(config_of("python:tests.selfplay.test_parts:rare", policy=policy), 4)
     often, seldom = zip(*batches, strict=True)
-    assert {fragment.num_lanes for fragment in often} <= {8 * k for k in range(1, MOST_BATCHES + 1)}
-    assert often[0].num_lanes == 8 * MOST_BATCHES
+    assert {fragment.num_lanes for fragment in often} <= {8 * k for k in range(1, MOST_PIECES + 1)}
+    assert often[0].num_lanes == 8 * MOST_PIECES
     assert seldom[0] is None
     assert [each.num_lanes for each in seldom if each is not None] == [8]
 

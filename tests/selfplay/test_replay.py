@@ -286,8 +286,8 @@ def padding_in_the_state_handed_on():
 def lanes_shuffled_by_take():
     original = Lanes.take
 
-    def take(self):
-        return lanes_shuffled_between_obs_and_state(original(self))
+    def take(self, number):
+        return lanes_shuffled_between_obs_and_state(original(self, number))
 
     return [(Lanes, "take", take)]
 

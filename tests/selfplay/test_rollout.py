@@ -15,8 +15,9 @@ from envs.connect_four import ConnectFour
 from envs.registry import make
 from policies import gemm
 from policies.policy import Policy, PolicySpec
+from selfplay.fragments import concatenate
 from selfplay.lanes import Lanes
-from selfplay.matches import MAIN, Lineups
+from selfplay.matches import MAIN, Lineups, joined
 from selfplay.part_play import PartPlay
 from selfplay.players import BotPlayer, PolicyPlayer
 from selfplay.rollout import Matches
@@ -318,6 +319,40 @@ def test_equal_seeds_give_equal_fragments():
         assert not np.array_equal(one.logp, other.logp)
 
 
+def in_order(results, players):
+    """The same results with the players in this order."""
+    place = np.array([players.index(name) for name in results.players])
+    return dataclasses.replace(results, players=tuple(players), lineup=place[results.lineup])
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 6])
+@pytest.mark.parametrize("game", ["brawl", "turns", "connect_four", "rock_paper_scissors"])
+def test_a_batch_in_pieces_is_the_batch(game, pieces):
+    """In the last game all lanes are complete at the same time."""
+    make_env = TOYS.get(game, lambda games: make(game, games))
+    players = alone(opponents(make_env(1)))
+
+    def new():
+        env = make_env(6)
+        rollout = make_rollout(env, PolicyPlayer(make_policy(env)), length=5, seed=3)
+        table = draw_lineups(["old", "wide"], len(env.teams), np.random.default_rng(8))
+        rollout.assign(table, players)
+        return rollout
+
+    whole, divided = new(), new()
+    for _ in range(4):
+        (fragment,), results = whole.collect()
+        parts = [divided.collect(pieces=pieces) for _ in range(pieces)]
+        assert {part.num_lanes for (part,), _ in parts} == {fragment.num_lanes // pieces}
+        found = joined([each for _, each in parts])
+        players = sorted(results.players)
+        assert_equal_collects(
+            [((fragment,), in_order(results, players))],
+            [((concatenate([part for (part,), _ in parts]),), in_order(found, players))],
+        )
+    assert whole.state()[1] == divided.state()[1]
+
+
 # Going on from a state.
 
 
@@ -611,8 +646,8 @@ def next_value_of_another_seat():
 def version_of_the_lane_not_of_the_decision():
     original = Lanes.take
 
-    def take(self):
-        fragment = original(self)
+    def take(self, number):
+        fragment = original(self, number)
         fragment.version[:] = fragment.version[-1]
         return fragment
 
