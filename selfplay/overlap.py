@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
-WARM_UP, BLOCK, ROUNDS = 4, 6, 3
+WARM_UP, BLOCK, ROUNDS = 4, 6, 4
 """Under "auto": iterations before the trial, of each block, and how often both ways take their turn."""
 
-MARGIN = 1.05
-"""Overlapping must be so many times as fast: it makes data older, by a version until new weights come."""
+MARGIN = 1.02
+"""Overlapping must be so many times as fast: it makes data a little older."""
 
 HELD, MEMORY = 0.95, 0.9
 """Staleness, as a mean of which the past makes up so much, above which rollouts take turns again; a little
 below 1, so that a part of a run has no more."""
 
+T = TypeVar("T")
+
 
 class Overlap:
     """Decides each iteration; under "auto" by a trial at the start of the run.
 
-    The trial alternates blocks of iterations in turns and blocks that overlap. Every block begins and ends
+    The trial has blocks of iterations in turns and blocks that overlap, in pairs of which every other is the
+    other way round, so that a machine which grows slower is fair to both. Every block begins and ends
     with idle rollouts, so that its decisions were all played and learned from within its own time; an
     overlapping block of K iterations overlaps K - 1 times. The median over the rounds decides, by what
     is left of the gain where holding the staleness forces some iterations to take turns.
@@ -45,7 +48,7 @@ class Overlap:
         """Whether a faster rollout is to play more of the batch that begins: where some batches overlap."""
         if self.chosen is not None:
             return self.chosen
-        return self._seen >= WARM_UP and (self._seen - WARM_UP) // BLOCK % 2 == 1
+        return self._seen >= WARM_UP and _overlaps((self._seen - WARM_UP) // BLOCK)
 
     def observe(self, steps: int, seconds: float, staleness: float) -> str | None:
         """After an iteration of so many decisions, so old; what the trial found, once, when it ends."""
@@ -69,7 +72,7 @@ class Overlap:
         return WARM_UP + 2 * ROUNDS * BLOCK - self._seen if self.chosen is None else 0
 
     def _decide(self) -> str:
-        pairs = zip(self._speeds[::2], self._speeds[1::2], strict=True)
+        pairs = zip(*_by_way(self._speeds), strict=True)
         gain = statistics.median(overlapped / turns for turns, overlapped in pairs)
         share = self._share()
         gain = 1 / (1 - share + share / gain)
@@ -82,10 +85,10 @@ class Overlap:
 
     def _share(self) -> float:
         """Of iterations, how many may overlap so that staleness is held."""
-        ages = [self._ages[k : k + BLOCK] for k in range(0, len(self._ages), BLOCK)]
-        turns = statistics.fmean(itertools.chain(*ages[::2]))
+        in_turns, overlapped = _by_way([self._ages[k : k + BLOCK] for k in range(0, len(self._ages), BLOCK)])
+        turns = statistics.fmean(itertools.chain(*in_turns))
         # A block's first iteration was not played ahead.
-        ahead = statistics.fmean(itertools.chain(*(block[1:] for block in ages[1::2])))
+        ahead = statistics.fmean(itertools.chain(*(block[1:] for block in overlapped)))
         return 1.0 if ahead <= HELD else max(0.0, (HELD - turns) / (ahead - turns))
 
     def state(self) -> dict[str, Any]:
@@ -97,3 +100,14 @@ class Overlap:
         self.staleness = state.get("staleness", 0.0)
         if self.chosen is None:
             self.chosen = state["chosen"]
+
+
+def _overlaps(block: int) -> bool:
+    """Whether this block of a trial is one that overlaps."""
+    return block % 4 in (1, 2)
+
+
+def _by_way(blocks: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Those of a trial's blocks that take turns, and those that overlap."""
+    turns = [each for k, each in enumerate(blocks) if not _overlaps(k)]
+    return turns, [each for k, each in enumerate(blocks) if _overlaps(k)]

@@ -128,10 +128,11 @@ class RunDirectory:
         row = {name: _finite(value) for name, value in metrics.items()}
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-        board = self._open_board()
-        for name, value in row.items():
-            if value is not None:
-                board.add_scalar(name, value, global_step=row["agent_steps"])
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # One event of all: with an event each the writer takes six times as long.
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in row.items() if x is not None]
+        self._open_board()._get_file_writer().add_summary(Summary(value=values), row["agent_steps"])
 
     def picture(self, name: str, pixels: np.ndarray, agent_steps: int) -> None:
         """Show an image [H, W, 3] uint8 in TensorBoard."""
