@@ -232,9 +232,10 @@ class Worker:
         matches = self.rollout.matches
         acting = sum(play.seconds for play in matches.parts)
         decided, dropped = matches.decisions, matches.dropped
-        if version >= self._published[1]:  # else it has newer ones, or takes them up now
-            self.load(weights, version)
-        if piece.batch is None or piece.batch != self._batch:
+        first = piece.batch is None or piece.batch != self._batch
+        if version >= self._published[1] and (first or version > self.rollout.version):
+            self.load(weights, version)  # else it has these or newer ones, or takes them up now
+        if first:
             self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
             self._batch = piece.batch
         batch, results = self.rollout.collect(self._take_up, piece.of)
