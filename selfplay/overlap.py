@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -42,13 +43,8 @@ class Overlap:
         """Whether to begin the next batch before the one in hand is learned from."""
         if self.chosen is not None:
             return self.chosen and self.staleness <= HELD
-        return self.shared() and (self._seen - WARM_UP) % BLOCK < BLOCK - 1
-
-    def shared(self) -> bool:
-        """Whether a faster rollout is to play more of the batch that begins: where some batches overlap."""
-        if self.chosen is not None:
-            return self.chosen
-        return self._seen >= WARM_UP and _overlaps((self._seen - WARM_UP) // BLOCK)
+        block, place = divmod(self._seen - WARM_UP, BLOCK)
+        return block >= 0 and _overlaps(block) and place < BLOCK - 1
 
     def observe(self, steps: int, seconds: float, staleness: float) -> str | None:
         """After an iteration of so many decisions, so old; what the trial found, once, when it ends."""
@@ -73,7 +69,7 @@ class Overlap:
 
     def _decide(self) -> str:
         pairs = zip(*_by_way(self._speeds), strict=True)
-        gain = statistics.median(overlapped / turns for turns, overlapped in pairs)
+        gain = math.exp(statistics.median(math.log(overlapped / turns) for turns, overlapped in pairs))
         share = self._share()
         gain = 1 / (1 - share + share / gain)
         self.chosen = gain >= MARGIN

@@ -346,11 +346,9 @@ class Rollout:
                     own.append(lanes.take(size))
             if all(taken) or max(map(len, taken)) >= MOST_PIECES:
                 break
-            for lanes, size, own in zip(self.lanes, sizes, taken, strict=True):
-                while lanes.complete >= size:  # a tick may complete a lane of every row
-                    own.append(lanes.take(size))
-            before_tick()
-            self.matches.tick(self.lanes, self.version)
+            if all(lanes.complete < size for lanes, size in zip(self.lanes, sizes, strict=True)):
+                before_tick()
+                self.matches.tick(self.lanes, self.version)  # which may complete a lane of every row
         return tuple(concatenate(each) if each else None for each in taken), self.matches.results()
 
     def state(self) -> tuple[Tree, dict[str, Any]]:

@@ -118,8 +118,8 @@ class Training:
         slot = member.slot.name
         lineups = self.league.draw(num_rollouts, num_lineups, slot=slot, live=live)
         member.faces = {name for table in lineups for name in table.players}
-        # Of several members only one at a time is looked after.
-        member.engine.begin(lineups, shared=self.overlap.shared() and len(self._members) == 1)
+        # While it is collected from one member, others' rollouts are asked for nothing more.
+        member.engine.begin(lineups, shared=len(self._members) == 1)
 
     def _publish_live(self) -> str:
         """The name under which exploiters meet the main learner as it is now."""

@@ -42,7 +42,7 @@ class Engine(Protocol):
     def begin(self, lineups: Sequence[Lineups], *, shared: bool = False) -> None:
         """The rollouts play with the weights published last until a batch of lanes is complete.
 
-        Each plays an equal part; shared: whoever is faster plays more.
+        Each plays an equal part; shared: whoever is faster plays more, if another batch is being played.
         """
         ...
 

@@ -53,7 +53,7 @@ class _Begun:
     def __init__(self, number: int, lineups: Sequence[Lineups], pieces: int) -> None:
         self.number, self.lineups, self.pieces = number, lineups, pieces
         self.names = {name for each in lineups for name in each.players}
-        self.done: list[_Done] = []
+        self.done: list[tuple[_Asked, Collected]] = []
         self._first = set(range(len(lineups)))  # rollouts that were asked for none yet
         self._left = (pieces - 1) * len(lineups)  # pieces for whoever is next, beside those
 
@@ -61,10 +61,10 @@ class _Begun:
     def complete(self) -> bool:
         return len(self.done) == self.pieces * len(self.lineups)
 
-    def give(self, index: int) -> bool:
+    def give(self, rollout: int) -> bool:
         """Let this rollout have a piece, if one is left for it."""
-        if index in self._first:
-            self._first.remove(index)
+        if rollout in self._first:
+            self._first.remove(rollout)
             return True
         if self._left:
             self._left -= 1
@@ -73,20 +73,13 @@ class _Begun:
 
 
 class _Asked(NamedTuple):
-    """A piece that a rollout plays."""
+    """A piece that a rollout was asked for."""
 
     begun: _Begun
     rollout: int
     actor: ActorHandle
     batch: Ref
-
-
-class _Done(NamedTuple):
-    """A piece that it has played."""
-
-    rollout: int
-    batch: Ref
-    collected: Collected
+    published: int  # how often weights had been published again by then
 
 
 class RayEngine:
@@ -104,8 +97,10 @@ class RayEngine:
         self._servers: dict[str, str] = {}  # machine -> its inference server's socket
         self._deaths: Counter[str] = Counter()
         self._begun: deque[_Begun] = deque()
-        self._number = 0  # of the batch begun last
-        self._played: dict[Ref, _Asked] = {}  # what is played or next, by what comes of it
+        self._numbers = itertools.count()  # of batches
+        self._asked: dict[Ref, _Asked] = {}  # pieces that are played or next, by what comes of them
+        self._playing: Counter[int] = Counter()  # how many of them are each rollout's
+        self._published = 0  # how often weights were published again, because they were lost
         self._batches: list[ray.ObjectRef[Batch]] = []
         self._snapshots: dict[str, ray.ObjectRef[Weights]] = {}
         try:
@@ -138,72 +133,83 @@ class RayEngine:
 
     def begin(self, lineups: Sequence[Lineups], *, shared: bool = False) -> None:
         assert len(self._begun) < 2
-        self._begun.append(self._new(lineups, self._pieces if shared else 1))
-        self._keep_playing(range(self.num_rollouts))
+        # After a rest all begin at once, so that a first batch in pieces would be shared alike too.
+        self._begin(lineups, self._pieces if shared and self._begun else 1)
 
-    def _new(self, lineups: Sequence[Lineups], pieces: int) -> _Begun:
-        self._number += 1
-        return _Begun(self._number, lineups, pieces)
+    def _begin(self, lineups: Sequence[Lineups], pieces: int) -> None:
+        self._begun.append(_Begun(next(self._numbers), lineups, pieces))
+        self._keep_playing(range(self.num_rollouts))
 
     def collect(self) -> list[Collected]:
         begun = self._begun[0]
         while not begun.complete:
-            self._hear_of_one()
+            self._hear()
         self._begun.popleft()
-        self._last = begun
-        pieces = sorted(begun.done, key=lambda piece: piece.rollout)
-        self._batches = [piece.batch for piece in pieces]
-        of_each = itertools.groupby(pieces, key=lambda piece: piece.rollout)
-        return [together([piece.collected for piece in own]) for _, own in of_each]
+        self._last = begun.lineups, begun.pieces
+        done = sorted(begun.done, key=lambda each: each[0].rollout)
+        self._batches = [piece.batch for piece, _ in done]
+        of_each = itertools.groupby(done, key=lambda each: each[0].rollout)
+        return [together([collected for _, collected in own]) for _, own in of_each]
 
-    def _keep_playing(self, indices: Iterable[int]) -> None:
-        """Ask these rollouts for pieces of what was begun, so that they do not wait while there are some."""
-        playing = Counter(piece.rollout for piece in self._played.values())
-        for index in indices:
+    def _keep_playing(self, rollouts: Iterable[int]) -> None:
+        """Ask these for pieces of what was begun, so that they do not wait while there are some."""
+        for rollout in rollouts:
             for begun in self._begun:
-                while playing[index] < AHEAD and begun.give(index):
-                    self._ask(begun, index)
-                    playing[index] += 1
+                while self._playing[rollout] < AHEAD and begun.give(rollout):
+                    self._ask(begun, rollout)
 
-    def _ask(self, begun: _Begun, index: int) -> None:
+    def _ask(self, begun: _Begun, rollout: int) -> None:
         """Let a rollout play a piece."""
-        own, actor = begun.lineups[index], self._actors[_rollout(index)]
+        own, actor = begun.lineups[rollout], self._actors[_rollout(rollout)]
         refs = self._references(set().union(*(each.names for each in self._begun)))
         refs = {name: refs[name] for name in own.players if name in refs}
         batch, collected = actor.collect.options(num_returns=2).remote(
             self._weights_ref, self._version, own, refs, Piece(begun.number, begun.pieces)
         )
-        self._played[collected] = _Asked(begun, index, actor, batch)
+        self._asked[collected] = _Asked(begun, rollout, actor, batch, self._published)
+        self._playing[rollout] += 1
 
-    def _hear_of_one(self, others: Sequence[Ref] = ()) -> bool:
-        """Wait until a piece, or one of these others, is there; gives whether it is another."""
-        (ref,), _ = ray.wait([*others, *self._played], num_returns=1)
-        if ref not in self._played:
-            return True
-        piece = self._played[ref]
+    def _hear(self) -> None:
+        """Wait until a piece is there; take in all that are."""
+        waiting = list(self._asked)
+        ray.wait(waiting, num_returns=1)
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for ref in ready:
+            if ref in self._asked:  # and not of an actor just replaced
+                piece = self._asked[ref]
+                self._take_in(ref, piece)
+                self._keep_playing([piece.rollout])
+
+    def _take_in(self, ref: Ref, piece: _Asked) -> None:
+        """A piece that is there, or will never be."""
         try:
             collected = get(ref)
         except ObjectLostError as error:
-            self._count_loss(f"what {_rollout(piece.rollout)} needs", error)
-            self._publish_again()
+            if piece.published == self._published:
+                self._count_loss(f"what {_rollout(piece.rollout)} needs", error)
+                self._publish_again()
             self._ask_again([ref])
         except DIED as error:
             self._replace_rollout(piece.rollout, error)
-            self._ask_again([ref for ref, each in self._played.items() if each.actor is piece.actor])
+            self._ask_again([ref for ref, each in self._asked.items() if each.actor is piece.actor])
         else:
-            del self._played[ref]
-            piece.begun.done.append(_Done(piece.rollout, piece.batch, collected))
-        self._keep_playing([piece.rollout])
-        return False
+            self._forget(ref)
+            piece.begun.done.append((piece, collected))
 
     def _ask_again(self, lost: Sequence[Ref]) -> None:
         """For pieces that nobody plays any more, in their order."""
         for ref in lost:
-            piece = self._played.pop(ref)
+            piece = self._forget(ref)
             self._ask(piece.begun, piece.rollout)
+
+    def _forget(self, ref: Ref) -> _Asked:
+        piece = self._asked.pop(ref)
+        self._playing[piece.rollout] -= 1
+        return piece
 
     def _publish_again(self) -> None:
         """Weights of past selves, and the newest if it is they that are lost."""
+        self._published += 1
         self._snapshots.clear()
         self.weights()
 
@@ -222,7 +228,7 @@ class RayEngine:
             weights[rank], learned = method.remote(*self._share(rank))
             return learned
 
-        learned: Learned = self._ask_learners(start, playing_on=True)[0]
+        learned: Learned = self._ask_learners(start)[0]
         self._weights_ref, self._batches = weights[0], []
         self._version, self._agent_steps = learned.version, learned.agent_steps
         self._deaths.clear()
@@ -357,12 +363,6 @@ class RayEngine:
     def _ask_rollouts(self, indices: Sequence[int], call: Callable[[int, ActorHandle], Ref]) -> list[Any]:
         """The results of call(index, rollout), played at once; where a rollout dies, of its successor."""
         refs = [call(index, self._actors[_rollout(index)]) for index in indices]
-        return self._await_rollouts(indices, refs, call)
-
-    def _await_rollouts(
-        self, indices: Sequence[int], refs: Sequence[Ref], call: Callable[[int, ActorHandle], Ref]
-    ) -> list[Any]:
-        """What these refs of calls stand for; where a rollout dies, that of call(index, successor)."""
         results = []
         for index, ref in zip(indices, refs, strict=True):
             while True:
@@ -381,28 +381,17 @@ class RayEngine:
         """The result of call(first learner), for what is the same of all."""
         return self._ask_learners(lambda _, learner: call(learner), 1)[0]
 
-    def _ask_learners(
-        self,
-        call: Callable[[int, ActorHandle], Ref],
-        number: int | None = None,
-        playing_on: bool = False,
-    ) -> list[Any]:
-        """The results of call(rank, learner) of the first so many; where one dies, of successors of all.
-
-        playing_on: keep the rollouts playing meanwhile.
-        """
+    def _ask_learners(self, call: Callable[[int, ActorHandle], Ref], number: int | None = None) -> list[Any]:
+        """The results of call(rank, learner) of the first so many; where one dies, of successors of all."""
         ranks = range(len(self._shares))[:number]
         while True:
             try:
-                refs = [call(rank, self._actors[_learner(rank)]) for rank in ranks]
-                while playing_on and self._played and not self._hear_of_one(refs):
-                    pass
-                return get_all(refs)
+                return get_all([call(rank, self._actors[_learner(rank)]) for rank in ranks])
             except ObjectLostError as error:
                 self._count_loss("a fragment", error)
                 if self._batches:  # the results of these matches stay unrecorded
-                    self._begun.appendleft(self._new(self._last.lineups, self._last.pieces))
-                    self._keep_playing(range(self.num_rollouts))
+                    self._begin(*self._last)
+                    self._begun.rotate()
                     self.collect()
                 if len(ranks) > 1:  # those that have theirs wait for the one that lacks it
                     self._replace_learners(error)
@@ -413,7 +402,8 @@ class RayEngine:
         """Its matches are lost; the new one opens others, with draws that were not made before."""
 
         def start() -> dict[str, Ref]:
-            return {_rollout(index): self._start_rollout(index, self._version + 1)}
+            entropy = (self._version + 1) * MAX_DEATHS + self._deaths[_rollout(index)]
+            return {_rollout(index): self._start_rollout(index, entropy)}
 
         self._replace([_rollout(index)], start, error)
 

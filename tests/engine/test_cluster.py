@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -167,13 +168,9 @@ def untimed(learned: Learned) -> Learned:
 
 
 def assert_same_numbers(local: LocalEngine, remote: RayEngine, *, iterations: int) -> None:
-    """Matches, updates, weights and states of both, step by step; every other batch in pieces."""
+    """Matches, updates, weights and states of both, step by step."""
     for iteration in range(iterations):
-        for engine in (local, remote):
-            engine.begin(lineups(engine), shared=iteration % 2 == 1)
-        here, there = local.collect()[0], remote.collect()[0]
-        assert local._batch is not None
-        assert len(remote._batches) == 1 + iteration % 2
+        here, there = collect(local)[0], collect(remote)[0]
         for name in ("lineup", "returns", "length", "seed"):
             np.testing.assert_array_equal(getattr(here.results, name), getattr(there.results, name))
         assert here.decisions == there.decisions
@@ -224,47 +221,71 @@ def quickly(actor: Any) -> None:
     del actor._worker.rollout.matches.tick
 
 
-def test_of_a_shared_batch_a_faster_rollout_plays_more(engine: RayEngine) -> None:
-    """Three pieces of four, of half as many lanes each; a slower one plays one, and its results are there."""
+def pieces_of(engine: RayEngine) -> dict[int, int]:
+    """How many each rollout played of the batch that is collected now, and its results that are given."""
+    begun, collected = engine._begun[0], engine.collect()
+    pieces = Counter(piece.rollout for piece, _ in begun.done)
+    assert len(collected) == len(pieces) == 2
+    for rollout, whole in enumerate(collected):
+        parts = [part for piece, part in begun.done if piece.rollout == rollout]
+        seeds = [seed for part in parts for seed in part.results.seed]
+        assert whole.results.seed.tolist() == seeds
+        assert whole.decisions == sum(part.decisions for part in parts) > 0
+    return dict(pieces)
+
+
+def test_of_a_batch_that_overlaps_a_faster_rollout_plays_more(engine: RayEngine) -> None:
+    """Three pieces of four, of half as many lanes each, and a slower one plays one."""
     before = step(engine)
     rollout = engine._actors["rollout worker 1"]
     ray.get(rollout.__ray_call__.remote(slowly))
-    engine.begin(lineups(engine), shared=True)  # nobody is known to be slower: two pieces each
-    engine.begin(lineups(engine), shared=True)
-    for version, ratio in ((1, 1), (2, 3)):
-        faster, slower = engine.collect()
-        batches = [batch for (batch,) in ray.get(engine._batches)]
-        assert [batch.num_lanes for batch in batches] == [8] * 4  # of the 16 rows of 8 matches
-        assert 0.7 * ratio < faster.decisions / slower.decisions < 1.5 * ratio
-        assert not set(faster.results.seed) & set(slower.results.seed)
-        assert len(faster.results.seed) == len(faster.results.returns) > 0
-        assert faster.seconds > faster.game_seconds > 0
+    for _ in range(2):
+        engine.begin(lineups(engine), shared=True)
+    for version, pieces, lanes in ((1, {0: 1, 1: 1}, [16, 16]), (2, {0: 3, 1: 1}, [8] * 4)):
+        assert pieces_of(engine) == pieces
+        assert [batch.num_lanes for (batch,) in ray.get(engine._batches)] == lanes  # of 16 rows each
         after = engine.learn()
         assert after.version == before.version + version
         assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
     ray.get(rollout.__ray_call__.remote(quickly))
-    assert not engine._played
-    assert [batch.num_lanes for (batch,) in ray.get(collect_batches(engine))] == [16, 16]
+    assert not engine._asked
+    assert not +engine._playing
+    engine.begin(lineups(engine))
+    engine.begin(lineups(engine))
+    assert pieces_of(engine) == pieces_of(engine) == {0: 1, 1: 1}
 
 
-def collect_batches(engine: RayEngine) -> list[Any]:
-    collect(engine)
-    return engine._batches
-
-
-def test_killed_with_pieces_of_two_batches_to_play(engine: RayEngine) -> None:
-    """What the rollout had played of them counts, and its successor plays what it was asked for."""
+def test_killed_with_pieces_to_play(engine: RayEngine) -> None:
+    """What the rollout had played counts, and its successor plays the rest."""
     before = step(engine)
-    timer = kill_during(engine, "rollout worker 1")
+    ray.get(engine._actors["rollout worker 0"].__ray_call__.remote(slowly))
+    for _ in range(2):
+        engine.begin(lineups(engine), shared=True)
+    second, pid = engine._begun[1], actor(engine, "rollout worker 1")
+    while not second.done:  # the other one's first
+        engine._hear()
+    kill(pid)
+    assert pieces_of(engine) == {0: 1, 1: 1}
+    assert pieces_of(engine)[1] >= 2
+    actors = [piece.actor for piece, _ in second.done if piece.rollout == 1]
+    assert actors[0] != actors[-1] == engine._actors["rollout worker 1"]
+    after = engine.learn()
+    assert (after.version, after.agent_steps) == (before.version + 1, before.agent_steps + 16 * 2 * 8)
+    ray.get(engine._actors["rollout worker 0"].__ray_call__.remote(quickly))
+
+
+def test_what_both_pieces_need_is_lost_once(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, weights, losses = step(engine), engine._weights_ref, []
+    monkeypatch.setattr(engine, "_count_loss", lambda who, error: losses.append(who))
     engine.begin(lineups(engine), shared=True)
-    engine.begin(lineups(engine), shared=True)
-    for version in (1, 2):
-        assert len(engine.collect()) == 2
-        assert len(engine._batches) == 4
-        after = engine.learn()
-        assert after.version == before.version + version
-        assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
-    timer.join()
+    engine._weights_ref = lost_object()
+    engine.begin(lineups(engine), shared=True)  # a piece each, the others when that is known
+    engine._weights_ref = weights
+    assert pieces_of(engine) == {0: 1, 1: 1}
+    assert engine.learn().version == before.version + 1
+    assert sum(pieces_of(engine).values()) == 4
+    assert len(losses) == 1
+    assert engine.learn().version == before.version + 2
 
 
 def test_rollouts_that_play_on_take_up_new_weights_in_mid_batch(alone: RayEngine) -> None:
@@ -392,7 +413,7 @@ def test_batch_begun_after_one_whose_weights_are_lost_is_played_once(engine: Ray
     engine.begin(lineups(engine))
     engine._weights_ref = weights
     engine.begin(lineups(engine))
-    later = [piece.batch for piece in engine._played.values() if piece.begun is engine._begun[1]]
+    later = [piece.batch for piece in engine._asked.values() if piece.begun is engine._begun[1]]
     assert len(engine.collect()) == 2
     assert engine.learn().version == before.version + 1
     assert len(engine.collect()) == 2
@@ -426,7 +447,7 @@ def test_fragment_lost_while_the_next_batch_is_played(engine: RayEngine) -> None
     collect(engine)
     engine._batches[0] = lost_object()
     engine.begin(lineups(engine))
-    batches = [piece.batch for piece in engine._played.values()]
+    batches = [piece.batch for piece in engine._asked.values()]
     assert engine.learn().version == before.version + 1
     engine.collect()
     assert engine._batches == batches

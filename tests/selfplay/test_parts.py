@@ -221,6 +221,21 @@ def test_nobody_waits_long_for_a_part_that_decides_seldom():
     assert [each.num_lanes for each in seldom if each is not None] == [8]
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_pieces_of_a_part_that_decides_often_have_the_same_limit(length):
+    policy = {"encoder": [12], "hidden_size": 10, "per": "seat"}
+    config = config_of(
+        "python:tests.selfplay.test_parts:rare",
+        policy=policy,
+        rollout={"num_games": 8, "fragment_length": length},
+    )
+    own, _, _ = played(config, 1)
+    batches = [own.rollout.collect(pieces=2)[0] for _ in range(12)]
+    often, seldom = zip(*batches, strict=True)
+    assert {fragment.num_lanes for fragment in often} <= {4 * k for k in range(1, MOST_PIECES + 1)}
+    assert {each.num_lanes for each in seldom if each is not None} == {4}
+
+
 def test_a_part_that_nobody_decided_in_stays_as_it_is():
     config = config_of("connect_four", policy={"encoder": [12], "hidden_size": 10, "per": "seat"})
     _, learners, (batch,) = played(config)
