@@ -279,7 +279,7 @@ class Config(Section):
     )
     num_learners: Count | Literal["auto"] = Field(
         default="auto",
-        description="processes that learn, each from its share of the workers' batches, on a GPU of its own "
+        description="processes that learn, each from its share of every batch, on a GPU of its own "
         "where device is cuda; no more than rollout workers; auto: one on a GPU, among several machines or "
         "where every match is a Python object, else as many as workers, up to 8",
     )

@@ -1,4 +1,4 @@
-"""Learners that share each batch: every one takes its rollouts' lanes, and all take the same steps.
+"""Learners that share each batch: every one takes some lanes, and all take the same steps.
 
 What depends on more than one lane is made of all learners' lanes: gradients, advantages' mean and deviation,
 running moments, metrics. So parameters, optimisers and moments stay equal on all, bit for bit, and N learners
