@@ -81,7 +81,7 @@ class Shell:
 
     def left(self) -> list[str]:
         """Commands of processes that came of this shell and still run, after some time to end."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120  # where all was killed at once, Ray's agents may take over a minute
         while (found := self._running()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return found
