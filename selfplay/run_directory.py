@@ -125,11 +125,11 @@ class RunDirectory:
 
         A number that is not finite becomes null in the one and is left out of the other.
         """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         row = {name: _finite(value) for name, value in metrics.items()}
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         # One event of all: with an event each the writer takes six times as long.
         values = [Summary.Value(tag=name, simple_value=x) for name, x in row.items() if x is not None]
         self._open_board()._get_file_writer().add_summary(Summary(value=values), row["agent_steps"])

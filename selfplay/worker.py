@@ -80,7 +80,7 @@ def together(parts: Sequence[Collected]) -> Collected:
         parts[-1],
         results=joined([part.results for part in parts]),
         failures=max(part.failures for part in parts),  # of a successor in mid-batch they are fewer
-        cause=[part.cause for part in parts if part.cause or part is parts[0]][-1],
+        cause=next((part.cause for part in reversed(parts) if part.cause), ""),
         **{name: sum(getattr(part, name) for part in parts) for name in sums},
     )
 

@@ -14,7 +14,7 @@ import itertools
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from selfplay.config import Config
 from selfplay.engine import Arrays, Engine, Engines, Learned, choose_device
 from selfplay.engine.actors import InferenceActor, LearnerActor, State, rollout_class
+from selfplay.engine.batches import PIECES, Asked, Begun
 from selfplay.engine.calls import DIED, OPEN_SECONDS, EngineError, Ref, get, get_all, wait_opened
 from selfplay.engine.evaluators import RayEvaluators
 from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_workers, reserve
@@ -40,46 +41,8 @@ MAX_DEATHS = 3
 CLOSE_SECONDS = 5.0
 """How long an inference server may take to end."""
 
-PIECES = 2
-"""Pieces for each rollout of a batch that they share; each costs some milliseconds of Ray's and of copies."""
-
 AHEAD = 2
 """Pieces that a rollout is asked for at a time, so that it has another when one is done."""
-
-
-class _Begun:
-    """A batch that the rollouts play: in pieces, so many for each, of which every one plays one at least."""
-
-    def __init__(self, number: int, lineups: Sequence[Lineups], pieces: int) -> None:
-        self.number, self.lineups, self.pieces = number, lineups, pieces
-        self.names = {name for each in lineups for name in each.players}
-        self.done: list[tuple[_Asked, Collected]] = []
-        self._first = set(range(len(lineups)))  # rollouts that were asked for none yet
-        self._left = (pieces - 1) * len(lineups)  # pieces for whoever is next, beside those
-
-    @property
-    def complete(self) -> bool:
-        return len(self.done) == self.pieces * len(self.lineups)
-
-    def give(self, rollout: int) -> bool:
-        """Let this rollout have a piece, if one is left for it."""
-        if rollout in self._first:
-            self._first.remove(rollout)
-            return True
-        if self._left:
-            self._left -= 1
-            return True
-        return False
-
-
-class _Asked(NamedTuple):
-    """A piece that a rollout was asked for."""
-
-    begun: _Begun
-    rollout: int
-    actor: ActorHandle
-    batch: Ref
-    published: int  # how often weights had been published again by then
 
 
 class RayEngine:
@@ -96,9 +59,9 @@ class RayEngine:
         self._actors: dict[str, ActorHandle] = {}
         self._servers: dict[str, str] = {}  # machine -> its inference server's socket
         self._deaths: Counter[str] = Counter()
-        self._begun: deque[_Begun] = deque()
+        self._begun: deque[Begun] = deque()
         self._numbers = itertools.count()  # of batches
-        self._asked: dict[Ref, _Asked] = {}  # pieces that are played or next, by what comes of them
+        self._asked: dict[Ref, Asked] = {}  # pieces that are played or next, by what comes of them
         self._playing: Counter[int] = Counter()  # how many of them are each rollout's
         self._published = 0  # how often weights were published again, because they were lost
         self._batches: list[ray.ObjectRef[Batch]] = []
@@ -137,7 +100,7 @@ class RayEngine:
         self._begin(lineups, self._pieces if shared and self._begun else 1)
 
     def _begin(self, lineups: Sequence[Lineups], pieces: int) -> None:
-        self._begun.append(_Begun(next(self._numbers), lineups, pieces))
+        self._begun.append(Begun(next(self._numbers), lineups, pieces))
         self._keep_playing(range(self.num_rollouts))
 
     def collect(self) -> list[Collected]:
@@ -158,7 +121,7 @@ class RayEngine:
                 while self._playing[rollout] < AHEAD and begun.give(rollout):
                     self._ask(begun, rollout)
 
-    def _ask(self, begun: _Begun, rollout: int) -> None:
+    def _ask(self, begun: Begun, rollout: int) -> None:
         """Let a rollout play a piece."""
         own, actor = begun.lineups[rollout], self._actors[_rollout(rollout)]
         refs = self._references(set().union(*(each.names for each in self._begun)))
@@ -166,7 +129,7 @@ class RayEngine:
         batch, collected = actor.collect.options(num_returns=2).remote(
             self._weights_ref, self._version, own, refs, Piece(begun.number, begun.pieces)
         )
-        self._asked[collected] = _Asked(begun, rollout, actor, batch, self._published)
+        self._asked[collected] = Asked(begun, rollout, actor, batch, self._published)
         self._playing[rollout] += 1
 
     def _hear(self) -> None:
@@ -180,7 +143,7 @@ class RayEngine:
                 self._take_in(ref, piece)
                 self._keep_playing([piece.rollout])
 
-    def _take_in(self, ref: Ref, piece: _Asked) -> None:
+    def _take_in(self, ref: Ref, piece: Asked) -> None:
         """A piece that is there, or will never be."""
         try:
             collected = get(ref)
@@ -202,7 +165,7 @@ class RayEngine:
             piece = self._forget(ref)
             self._ask(piece.begun, piece.rollout)
 
-    def _forget(self, ref: Ref) -> _Asked:
+    def _forget(self, ref: Ref) -> Asked:
         piece = self._asked.pop(ref)
         self._playing[piece.rollout] -= 1
         return piece
