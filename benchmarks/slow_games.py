@@ -17,6 +17,10 @@ in training those of past selves too. A step is one move of the game: of one sea
 are medians of all turns, ratios medians over the rounds of the rate to that of the bare game's turns before
 and after. Snapshots and their ratings come seldom, so that their share of the time is that of all turns
 together. Loss is the share of the bare game's rate that training lacks, ratings included.
+
+A second table says where training's time goes, by CPU time of all its processes and what they leave idle,
+a decision of the bare game being 1: means over the rounds, which add up to the last column. In rollouts,
+CPU time is divided as their clocks say; the game there is the adapter with all its matches.
 """
 
 from __future__ import annotations
@@ -34,13 +38,15 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import game_speed
+from benchmarks.cpu_time import CpuTime, cpu_time
+from benchmarks.process_tree import ProcessTree
 from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
@@ -69,6 +75,11 @@ class Rate(NamedTuple):
     steps: float = 0.0  # a second; 0: not counted
     ratings: float = 0.0  # seconds for snapshots, their ratings and results of matches
     seconds: float = 0.0  # of the turn
+    cpu: float = 0.0  # CPU seconds for a decision, of the bare game
+    number: int = 0  # decisions, in training
+    game: float = 0.0  # seconds of all rollouts in the game, in training
+    acting: float = 0.0  # in players
+    collecting: float = 0.0  # in both, in recording and all else of a batch
 
 
 Turn = Callable[[float], Rate]
@@ -181,12 +192,12 @@ def bare(config: Config) -> Iterator[Turn]:
 
 def _count(play: Iterator[int], seconds: float) -> Rate:
     decisions = steps = 0
-    start = perf_counter()
+    start, cpu = perf_counter(), process_time()
     while (spent := perf_counter() - start) < seconds:
         for number in itertools.islice(play, 8):
             decisions += number
             steps += 1
-    return Rate(decisions / spent, steps / spent)
+    return Rate(decisions / spent, steps / spent, cpu=(process_time() - cpu) / decisions)
 
 
 @contextlib.contextmanager
@@ -204,10 +215,19 @@ def training(config: Config) -> Iterator[Turn]:
 
         def turn(seconds: float) -> Rate:
             measured = go_on(seconds)
-            acted = sum(part.decisions for parts in measured.collected for part in parts)
+            played = [part for parts in measured.collected for part in parts]
+            acted = sum(part.decisions for part in played)
             spent = measured.ended - measured.begun
             ratings = sum(row["time/league"] for _, row in measured.rows)
-            return Rate(acted / (spent - ratings), ratings=ratings, seconds=spent)
+            return Rate(
+                acted / (spent - ratings),
+                ratings=ratings,
+                seconds=spent,
+                number=acted,
+                game=sum(part.game_seconds for part in played),
+                acting=sum(part.acting_seconds for part in played),
+                collecting=sum(part.seconds for part in played),
+            )
 
         yield turn
 
@@ -246,6 +266,8 @@ class Contestant:
             for _ in range(1 if name == "training" else num_cores())
         ]
         self._hear()  # that they are ready
+        self._first = self._processes[0].pid
+        self._tree = ProcessTree(self._first)
 
     def turn(self, seconds: float) -> Rate:
         """All processes at once, their rates added."""
@@ -253,6 +275,10 @@ class Contestant:
             assert process.stdin is not None
             print(seconds, file=process.stdin, flush=True)
         return Rate(*map(sum, zip(*self._hear())))
+
+    def cpu_time(self) -> CpuTime:
+        """Of its first process, as a run's, and of what that has begun."""
+        return cpu_time(self._tree, self._first)
 
     def _hear(self) -> list[Any]:
         """A line of each process."""
@@ -272,19 +298,53 @@ class Contestant:
         self._errors.close()
 
 
-def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, list[Rate]]:
-    """What every contestant's turns measured, the bare game's in one more round than the others'."""
-    rates: dict[str, list[Rate]] = {name: [] for name in CONTESTANTS}
+class Turns(NamedTuple):
+    """What every contestant's turns measured."""
+
+    rates: dict[str, list[Rate]]  # the bare game's in one round more than the others'
+    cpu: list[CpuTime]  # of each turn of training
+
+
+def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) -> Turns:
+    """Let them take turns."""
+    turns = Turns({name: [] for name in CONTESTANTS}, [])
     with contextlib.ExitStack() as stack:
         contestants = {}
         for name in CONTESTANTS:
             contestants[name] = Contestant(name, game, arguments)
             stack.callback(contestants[name].close)
+
+        def turn(name: str) -> None:
+            begun = contestants[name].cpu_time()
+            rate = contestants[name].turn(options.seconds)
+            turns.rates[name].append(rate)
+            if name == "training":
+                turns.cpu.append(contestants[name].cpu_time().since(begun))
+            print(f"{game} {name} {rate.decisions:,.0f}", file=sys.stderr, flush=True)
+
         for _, name in itertools.product(range(options.rounds), CONTESTANTS):
-            rates[name].append(contestants[name].turn(options.seconds))
-            print(f"{game} {name} {rates[name][-1].decisions:,.0f}", file=sys.stderr, flush=True)
-        rates["bare"].append(contestants["bare"].turn(options.seconds))
-    return rates
+            turn(name)
+        turn("bare")
+    return turns
+
+
+def account(rates: dict[str, list[Rate]], cpu: Sequence[CpuTime]) -> list[float]:
+    """Means over the rounds of what a decision takes where the bare game's takes 1, by `ACCOUNTED`."""
+    bare = [statistics.fmean(pair) / num_cores() for pair in itertools.pairwise(r.cpu for r in rates["bare"])]
+    rounds = []
+    for rate, spent, unit in zip(rates["training"], cpu, bare, strict=True):
+        others = (spent.learners, spent.driver, spent.ray)
+        idle = num_cores() * rate.seconds - spent.rollouts - sum(others)
+        clocks = (
+            rate.game,
+            rate.acting,
+            rate.collecting - rate.game - rate.acting,
+            num_cores() * rate.ratings,
+        )
+        own = [clock / sum(clocks) * spent.rollouts for clock in clocks]
+        parts = [*own, *others, idle]
+        rounds.append([part / rate.number / unit for part in (*parts, sum(parts))])
+    return [statistics.fmean(column) for column in zip(*rounds)]
 
 
 def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
@@ -320,6 +380,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+ACCOUNTED = (
+    "game", "players", "recording", "ratings", "learners", "driver", "Ray", "idle", "all",
+)  # fmt: skip
+
+
 def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
     """What `--set KEY=VALUE` says, values as in TOML."""
     return {key: tomllib.loads(f"x={value}")["x"] for key, _, value in (x.partition("=") for x in settings)}
@@ -349,7 +414,11 @@ def main() -> None:
         return
     arguments = [f"--set={each}" for each in options.set]
     title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
-    show(COLUMNS, title, (row(game, compare(game, options, arguments)) for game in options.games), 220)
+    measured = {game: compare(game, options, arguments) for game in options.games}
+    show(COLUMNS, title, (row(game, turns.rates) for game, turns in measured.items()), 220)
+    accounts = {game: account(*turns) for game, turns in measured.items()}
+    rows = ([game, *(f"{part:.3f}" for part in parts)] for game, parts in accounts.items())
+    show(("CPU time of a decision, bare game 1:", *ACCOUNTED), "", rows, 220)
 
 
 if __name__ == "__main__":

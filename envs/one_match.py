@@ -139,7 +139,7 @@ class _SeatedGroup:
 
     def put(self, place: int, action: Any) -> str | None:
         try:
-            self._actions.write(action, (0, place))
+            self._actions.write(action, place)
         except ValueError as error:
             return f"{error}"
         acts = np.zeros((1, len(self.seats)), np.bool_)

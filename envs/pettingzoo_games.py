@@ -297,6 +297,9 @@ class _AgentMatch(Match):
         self._agents = list(agents)
         self._seat = _Seats({agent: seat for seat, agent in enumerate(agents)})
         self._infos_mask = infos_mask
+        self._maskless = not infos_mask and not any(
+            isinstance(env.observation_space(agent), spaces.Dict) for agent in agents
+        )
         masked = {agent: env.action_space(agent) for agent in agents if takes_mask(env.action_space(agent))}
         self._all_legal = {agent: all_legal(space) for agent, space in masked.items()}
         self._has_state = has_state
@@ -364,18 +367,19 @@ class ParallelMatch(_AgentMatch):
         agents, seat = self._agents, self._seat
         self._last = {agents[own]: action for own, action in actions.items()}
         obs, reward, terminated, truncated, infos = parts("step", self._env.step(dict(self._last)), _STEP)
-        moment = Moment(
-            [],
-            {},
-            reward={seat[agent]: value for agent, value in reward.items()},
-            terminated={seat[agent] for agent, ends in terminated.items() if ends},
-            truncated={seat[agent] for agent, ends in truncated.items() if ends},
-        )
+        moment = Moment([], {}, reward={seat[agent]: value for agent, value in reward.items()})
+        if any(terminated.values()) or any(truncated.values()):
+            moment.terminated = {seat[agent] for agent, ends in terminated.items() if ends}
+            moment.truncated = {seat[agent] for agent, ends in truncated.items() if ends}
         return self._moment(obs, infos, moment)
 
     def _moment(self, obs: Mapping[Any, Any], infos: Mapping[Any, Any], moment: Moment) -> Moment:
-        for agent, own in obs.items():
-            self._show(moment, agent, own, infos.get(agent))
+        if self._maskless and not any(infos.values()):
+            seat = self._seat
+            moment.obs = {seat[agent]: own for agent, own in obs.items()}
+        else:
+            for agent, own in obs.items():
+                self._show(moment, agent, own, infos.get(agent))
         living = [self._seat[agent] for agent in self._env.agents if agent in obs]
         if moment.terminated or moment.truncated:
             ended = {*moment.terminated, *moment.truncated}

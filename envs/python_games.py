@@ -98,11 +98,12 @@ class _Rows(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """Where one seat's values go."""
+    """Where one seat's values go: row `game * size + place`."""
 
     obs: RowWriter
     mask: MaskWriter | None
-    place: int  # within its group
+    size: int  # of its group
+    place: int  # within it
 
 
 class PythonGames:
@@ -143,7 +144,7 @@ class PythonGames:
             for group in self.groups
         ]
         self._shown = {
-            seat: _Shown(rows.obs, rows.mask if group.mask else None, place)
+            seat: _Shown(rows.obs, rows.mask if group.mask else None, len(group.seats), place)
             for group, rows in zip(self.groups, self._rows)
             for place, seat in enumerate(group.seats)
         }
@@ -302,22 +303,23 @@ class PythonGames:
         seat: int | None = None
         try:
             for seat in moment.to_act:
-                obs, mask, place = self._shown[seat]
+                obs, mask, size, place = self._shown[seat]
                 if seat not in moment.obs:
                     raise ValueError("it has no observation")
-                obs.write(moment.obs[seat], (game, place))
+                obs.write(moment.obs[seat], game * size + place)
                 if mask is not None:
                     if seat not in moment.mask:
                         raise ValueError("it has no mask")
-                    mask.write(moment.mask[seat], (game, place))
+                    mask.write(moment.mask[seat], game * size + place)
             for seat in moment.truncated:
                 if self.truncated[game, seat]:
                     if seat not in moment.obs:
                         raise ValueError("it has no observation")
-                    self._shown[seat].obs.write(moment.obs[seat], (game, self._shown[seat].place))
+                    obs, _, size, place = self._shown[seat]
+                    obs.write(moment.obs[seat], game * size + place)
             seat = None
             if self._privileged is not None:
-                self._privileged.write(moment.state, (game,))
+                self._privileged.write(moment.state, game)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             where = f"match {game}" if seat is None else f"match {game}, seat {seat}"
             raise GameError(f"{self.id}, {where}: {error}") from error

@@ -55,18 +55,20 @@ def empty_mask(space: spaces.Space, num_games: int, num_seats: int) -> Tree:
     }
 
 
-class _Views(dict[tuple[int, ...], np.ndarray]):
-    """Rows of an array by their leading indices, each made once: writing by index takes twice as long."""
+class _Leaf(NamedTuple):
+    """A leaf of a space, and where its values go."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        super().__init__()
-        self._rows = rows
+    path: str
+    rows: list[np.ndarray]  # views, counted over the leading indices: writing by index takes twice as long
+    shape: tuple[int, ...]  # of a row
+    dtype: np.dtype
 
-    def __missing__(self, place: tuple[int, ...]) -> np.ndarray:
-        index: tuple[Any, ...] = (*place, ...)
-        view: np.ndarray = self._rows[index]
-        self[place] = view
-        return view
+
+def _leaf(path: str, array: np.ndarray, shape: tuple[int, ...]) -> _Leaf:
+    """array: [..., *shape], in one piece."""
+    rows = array.view()
+    rows.shape = (-1, *shape)
+    return _Leaf(path, [rows[k, ...] for k in range(len(rows))], shape, array.dtype)
 
 
 class RowWriter:
@@ -77,18 +79,27 @@ class RowWriter:
         self._space = space
         self._word = word
         self._leaves = [
-            (path, _Views(rows[path]), leaf.shape or (), rows[path].dtype)
-            for path, leaf in leaf_spaces(space).items()
+            _leaf(path, rows[path], leaf.shape or ()) for path, leaf in leaf_spaces(space).items()
         ]
-        self._is_leaf = [path for path, *_ in self._leaves] == [""]
+        self._is_leaf = [leaf.path for leaf in self._leaves] == [""]
+        only = self._leaves[0]
+        # One vector: a memory view takes it if shape and dtype are the same, and finds out at once.
+        is_vector = self._is_leaf and len(only.shape) == 1 and only.dtype.isnative
+        self._vectors = [row.data for row in only.rows] if is_vector else None
 
-    def write(self, value: Any, place: tuple[int, ...]) -> None:
-        """Overwrite the row at `place` (the leading indices) with a value of the space."""
+    def write(self, value: Any, row: int) -> None:
+        """Overwrite a row, counted over the leading indices, with a value of the space."""
+        if self._vectors is not None:
+            try:
+                self._vectors[row][:] = value
+                return
+            except (TypeError, ValueError):
+                pass  # it may still fit
         values = (value,) if self._is_leaf else self._parts(value)
-        for (path, views, shape, dtype), leaf in zip(self._leaves, values):
+        for (path, rows, shape, dtype), leaf in zip(self._leaves, values):
             if not (isinstance(leaf, np.ndarray) and leaf.dtype == dtype and leaf.shape == shape):
                 leaf = _fit(leaf, shape, dtype, _named(self._word, path))
-            views[place][...] = leaf
+            rows[row][...] = leaf
 
     def _parts(self, value: Any) -> list[Any]:
         parts: list[Any] = []
@@ -101,11 +112,11 @@ class MaskWriter:
 
     def __init__(self, rows: Tree) -> None:
         """rows as from `empty_mask`."""
-        self._leaves = [(path, _Views(mask), mask.shape[-1:]) for path, mask in rows.items()]
+        self._leaves = [_leaf(path, mask, mask.shape[-1:]) for path, mask in rows.items()]
 
-    def write(self, value: Any, place: tuple[int, ...]) -> None:
+    def write(self, value: Any, row: int) -> None:
         """value: legal choices [n] of a leaf (or its parts' masks in a tuple), nested as the space is."""
-        for path, views, shape in self._leaves:
+        for path, rows, shape, _ in self._leaves:
             given = value
             for key in path.split("/") if path else ():
                 try:
@@ -116,7 +127,7 @@ class MaskWriter:
                 given = np.concatenate([np.asarray(part).ravel() for part in given])
             if not (isinstance(given, np.ndarray) and given.dtype == np.bool_ and given.shape == shape):
                 given = _fit(given, shape, np.dtype(np.bool_), _named("mask", path))
-            views[place][...] = given
+            rows[row][...] = given
 
 
 def _split(space: spaces.Space, value: Any, path: str, word: str, parts: list[Any]) -> None:

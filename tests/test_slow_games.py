@@ -1,11 +1,15 @@
 """benchmarks.slow_games: the bare games are played by their own rules, and the table's arithmetic."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import slow_games
-from benchmarks.slow_games import BARE, Rate, row
+from benchmarks.cpu_time import CpuTime, cpu_time
+from benchmarks.process_tree import ProcessTree
+from benchmarks.slow_games import BARE, Rate, account, row
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,51 @@ def test_a_row_tells_what_training_costs_beside_the_game(monkeypatch):
         "x", "200", "4.0", "40,000", "0.90", "0.56", "0.45 to 0.90", "10.0%", "44%", "38.9",
     ]  # fmt: skip
     assert row("x", rates) == shown
+
+
+def test_the_account_of_training_adds_up(monkeypatch):
+    monkeypatch.setattr(slow_games, "num_cores", lambda: 2)
+    rates = {
+        "bare": [Rate(1.0, cpu=2 * each) for each in (90e-6, 110e-6, 300e-6)],  # both processes' sum
+        "training": [
+            # 100 us a decision alone: 100,000 of them take 10 s
+            Rate(1.0, seconds=8.0, number=100_000, game=5.0, acting=1.0, collecting=7.0, ratings=0.5),
+            # 205 us: 20.5 s
+            Rate(1.0, seconds=12.3, number=100_000, game=20.5, acting=0.0, collecting=20.5),
+        ],
+    }
+    cpu = [CpuTime(rollouts=12.0, learners=2.0, driver=0.5, ray=0.5), CpuTime(rollouts=20.5, ray=4.1)]
+    # First: 12 s of rollouts by clocks of 5, 1, 1 and 1; 1 s of two cores' 16 is idle. Second: 1.0 and 0.2.
+    means = [0.875, 0.075, 0.075, 0.075, 0.1, 0.025, 0.125, 0.05, 1.4]
+    assert account(rates, cpu) == pytest.approx(means)
+
+
+BUSY = """
+import subprocess, sys, time
+for name in sys.argv[2:]:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1], name])
+while time.process_time() < 0.3:
+    pass
+print(flush=True)
+input()
+"""
+
+
+def test_cpu_time_is_told_by_what_a_process_is():
+    names = ("ray::RolloutActor.collect", "raylet")
+    command = [sys.executable, "-c", BUSY, BUSY, *names]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    tree = ProcessTree(first.pid)
+    try:
+        for _ in range(1 + len(names)):
+            first.stdout.readline()
+        spent = cpu_time(tree, first.pid)
+    finally:
+        tree.kill()
+        first.communicate()
+    assert min(spent.driver, spent.rollouts, spent.ray) > 0.2
+    assert spent.learners == 0.0
+    assert spent.since(spent) == CpuTime()
 
 
 def test_contestants_take_turns_and_one_that_fails_is_named():

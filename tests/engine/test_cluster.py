@@ -255,6 +255,20 @@ def test_of_a_batch_that_overlaps_a_faster_rollout_plays_more(engine: RayEngine)
     assert pieces_of(engine) == pieces_of(engine) == {0: 1, 1: 1}
 
 
+def test_rollouts_of_an_odd_number_of_matches_play_whole_batches(cluster: None) -> None:
+    """18 matches: 9 a rollout have no half."""
+    snapshots = Snapshots()
+    engine = RayEngine(small(2, **{"rollout.num_games": 18, "ppo.num_minibatches": 1}), snapshots, print)
+    snapshots.weights = engine.weights()
+    for _ in range(2):
+        engine.begin(lineups(engine), shared=True)
+    for version in (1, 2):
+        assert pieces_of(engine) == {0: 1, 1: 1}
+        assert [batch.num_lanes for (batch,) in ray.get(engine._batches)] == [18, 18]
+        assert engine.learn().agent_steps == version * 18 * 2 * 8
+    engine.close()
+
+
 def test_killed_with_pieces_to_play(engine: RayEngine) -> None:
     """What the rollout had played counts, and its successor plays the rest."""
     before = step(engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array as packed
+
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
@@ -316,10 +318,28 @@ def test_values_that_lose_nothing_are_taken():
     assert env.groups[0].obs["n"][0, 0] == 3
     assert env.groups[0].mask[""][0, 0].tolist() == [True, False, True]
     row = np.zeros((1, 2), np.int8)
-    RowWriter(Box(-100, 100, (2,), np.int8), {"": row}, "obs").write(np.array([100, -7]), (0,))
+    RowWriter(Box(-100, 100, (2,), np.int8), {"": row}, "obs").write(np.array([100, -7]), 0)
     assert row.tolist() == [[100, -7]]
     with pytest.raises(ValueError, match="which int8 cannot hold"):
-        RowWriter(Box(-100, 100, (2,), np.int8), {"": row}, "obs").write(np.array([200, 0]), (0,))
+        RowWriter(Box(-100, 100, (2,), np.int8), {"": row}, "obs").write(np.array([200, 0]), 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ">f4", np.int64, np.uint8, np.bool_])
+def test_a_row_is_written_whatever_array_holds_its_values(dtype):
+    """Vectors go by a memory view, all else by arrays; both write that row alone."""
+    space = MultiBinary(3) if dtype is np.bool_ else Box(0, 1, (3,), dtype)
+    values = np.array([1, 0, 1])
+    own = values.astype(space.dtype)
+    strided = np.repeat(own, 2)[::2]
+    for given in (own, strided, own.reshape(1, 3)[0], values, values.tolist(), packed("b", [1, 0, 1])):
+        rows = empty_rows(space, 2, 2)
+        RowWriter(space, rows, "obs").write(given, 1)
+        assert rows[""].tolist() == [[[0, 0, 0], [1, 0, 1]], [[0, 0, 0], [0, 0, 0]]]
+    for wrong in (own[:2], own[None], np.repeat(own, 2), [[1], [0]], None, "101"):
+        rows = empty_rows(space, 2, 2)
+        with pytest.raises(ValueError, match="obs is"):
+            RowWriter(space, rows, "obs").write(wrong, 1)
+        assert not rows[""].any()
 
 
 def test_nested_actions_are_read_and_checked_part_by_part():
@@ -329,7 +349,7 @@ def test_nested_actions_are_read_and_checked_part_by_part():
     assert {path: leaf.shape[2] for path, leaf in mask.items()} == {"a/0": 5, "b": 4, "c": 2}
     dials = ([True, False], [False, True, True])
     legal = {"a": (dials, None), "b": [True, False, True, True], "c": [True, False]}
-    MaskWriter(mask).write(legal, (0, 0))
+    MaskWriter(mask).write(legal, 0)
     reader, acts = ActionReader(space, mask), np.ones((1, 1), bool)
     rows = empty_rows(space, 1, 1)
     rows["a/0"][0, 0], rows["a/1"][0, 0], rows["b"][0, 0], rows["c"][0, 0] = [0, 2], [0.5, -1], [0, 1], -1
