@@ -14,6 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 from envs import registry
 from envs.conformance import check
 from envs.pettingzoo_games import default_teams
+from envs.pettingzoo_matches import CycleMatch
 from envs.random_play import random_actions
 from envs.vector import GameError, VectorEnv
 
@@ -60,6 +61,41 @@ def test_families_conform(module, kwargs):
 def test_more_families_conform(module, kwargs):
     pytest.importorskip(module, exc_type=ImportError)
     check(lambda num_games: make(module, num_games, **kwargs), num_games=3, num_steps=25)
+
+
+SHOWN_AS_ONE_AT_ONCE = [
+    ("pettingzoo.classic.rps_v2", {"max_cycles": 5}),
+    ("mpe2.simple_tag_v3", {"max_cycles": 9}),
+    ("mpe2.simple_crypto_v3", {"max_cycles": 7}),
+    ("pettingzoo.sisl.pursuit_v5", {"n_pursuers": 3, "n_evaders": 2, "max_cycles": 12}),
+    ("pettingzoo.butterfly.knights_archers_zombies_v11", {"max_cycles": 200, "spawn_delay": 9}),  # some die
+]
+
+
+@pytest.mark.parametrize(("module", "kwargs"), SHOWN_AS_ONE_AT_ONCE)
+def test_games_in_turns_are_as_pettingzoos_own_conversion_shows_them(module, kwargs):
+    theirs, rng = importlib.import_module(module).parallel_env(**kwargs), np.random.default_rng(0)
+    seen, _ = theirs.reset(seed=5)
+    agents = theirs.possible_agents
+    match = make(module, 1, **kwargs)._env._make_match()
+    assert isinstance(match, CycleMatch)
+    moment, steps = match.reset(5), 0
+    while True:
+        steps += 1
+        assert {agents[seat] for seat in moment.to_act} == {*theirs.agents}
+        assert moment.obs.keys() == {agents.index(agent) for agent in seen}
+        for agent, own in seen.items():
+            np.testing.assert_array_equal(moment.obs[agents.index(agent)], own)
+        if not theirs.agents:
+            break
+        actions = {agent: rng.integers(theirs.action_space(agent).n) for agent in theirs.agents}
+        seen, reward, terminated, truncated, _ = theirs.step(actions)
+        moment = match.step({agents.index(agent): action for agent, action in actions.items()})
+        assert {agents[seat]: value for seat, value in moment.reward.items()} == reward
+        assert {agents[seat] for seat in moment.truncated} == {a for a, ends in truncated.items() if ends}
+        if theirs.agents:
+            assert {agents[seat] for seat in moment.terminated} == {a for a, end in terminated.items() if end}
+    assert steps > 5
 
 
 def choice(obs, mask, number: int) -> int:
