@@ -124,6 +124,9 @@ class PolicyPlayer:
     @torch.inference_mode()
     def value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Value [R] of views in which nothing more is decided (a match was cut off there)."""
+        compiled = self.policy.compiled
+        if compiled is not None and compiled.usable:
+            return compiled.step(obs, is_first, state).value
         return to_host([self._step(obs, is_first, state).value])[0]
 
     def _step(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> Output:

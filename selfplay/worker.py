@@ -178,6 +178,7 @@ class Worker:
         collect_seldom()
         self.config, self.index, self.inference = config, index, inference
         self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
+        self._beside: VectorEnv | None = None
         self._open(0)
 
     def _open(self, entropy: int) -> None:
@@ -286,16 +287,12 @@ class Worker:
             self.load(weights, version)
         begin, end = share or (0, len(lineups.table))
         first, *rest = seed
-
-        def beside() -> VectorEnv:
-            return make_game(self.config, end - begin)
-
         matches = Matches(
-            beside(),
+            self._game_beside(end - begin),
             self.parts,
             np.random.SeedSequence(first, spawn_key=(BESIDE, *rest, 0)),
             cyclic=False,
-            remake=beside,
+            remake=lambda: self._game_beside(end - begin, anew=True),
             max_failures=self.config.env.max_failures,
         )
         seeds = matches.match_rng.integers(0, 2**64, len(lineups.table), dtype=np.uint64)[begin:end]
@@ -304,6 +301,15 @@ class Worker:
         results = matches.play_all()
         assert results.row is not None
         return replace(results, row=results.row + begin)
+
+    def _game_beside(self, num_games: int, *, anew: bool = False) -> VectorEnv:
+        """So many matches apart from training; those of the last call, if they are as many.
+
+        Where each match is a Python object, making them takes a tenth of a rating's time.
+        """
+        if anew or self._beside is None or self._beside.num_games != num_games:
+            self._beside = make_game(self.config, num_games)
+        return self._beside
 
     def _by_part(self, weights: Weights) -> tuple[Weights, ...]:
         return by_part(weights, [part.name for part in self.parts])

@@ -171,6 +171,21 @@ def test_matches_beside_training_are_played_by_the_same_policies(looked):
     assert looked
 
 
+def test_matches_beside_training_are_the_same_in_a_game_that_is_played_again(looked):
+    worker, learners, fetch = opened()
+    weights = stamped(learners.weights(), [part.name for part in worker.parts], 0)
+
+    def play(lineups):
+        results = worker.play(weights, 0, lineups, [0], fetch)
+        return worker._beside, [results.seed.tolist(), results.returns.tolist(), results.length.tolist()]
+
+    game, first = play(LINEUPS)
+    assert play(LINEUPS) == (game, first)
+    fewer, _ = play(replace(LINEUPS, table=LINEUPS.table[:1]))
+    assert fewer is not game
+    assert play(LINEUPS)[1] == first
+
+
 def test_going_on_from_mid_play_is_the_same_play(looked):
     one, _, fetch = opened()
     collects(one, fetch, 2)
