@@ -381,7 +381,8 @@ COLUMNS = (
 
 
 ACCOUNTED = (
-    "game", "players", "recording", "ratings", "learners", "driver", "Ray", "idle", "all",
+    "CPU time of a decision, bare game 1:", "game", "players", "recording", "ratings", "learners", "driver",
+    "Ray", "idle", "all",
 )  # fmt: skip
 
 
@@ -414,11 +415,10 @@ def main() -> None:
         return
     arguments = [f"--set={each}" for each in options.set]
     title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
-    measured = {game: compare(game, options, arguments) for game in options.games}
-    show(COLUMNS, title, (row(game, turns.rates) for game, turns in measured.items()), 220)
-    accounts = {game: account(*turns) for game, turns in measured.items()}
-    rows = ([game, *(f"{part:.3f}" for part in parts)] for game, parts in accounts.items())
-    show(("CPU time of a decision, bare game 1:", *ACCOUNTED), "", rows, 220)
+    for game in options.games:
+        turns = compare(game, options, arguments)
+        show(COLUMNS, title, [row(game, turns.rates)], 220)
+        show(ACCOUNTED, "", [[game, *(f"{part:.3f}" for part in account(*turns))]], 220)
 
 
 if __name__ == "__main__":
