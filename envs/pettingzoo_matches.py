@@ -158,14 +158,14 @@ class CycleMatch(ParallelMatch):
         env, agents = self._env, self._agents
         self._last = {agents[seat]: action for seat, action in actions.items()}
         acting = [*env.agents]
-        reward = dict.fromkeys(acting, 0)
+        reward = dict.fromkeys(acting, 0.0)
         for agent in acting:
             if agent != env.agent_selection:
                 raise RuntimeError(f"it is the turn of {env.agent_selection}, not of {agent}, as in a cycle")
             env.step(self._last[agent])
             if any(env.rewards.values()):
                 for earner in env.agents:
-                    reward[earner] = reward.get(earner, 0) + env.rewards[earner]
+                    reward[earner] = reward.get(earner, 0.0) + env.rewards[earner]
         ends = dict(env.terminations), dict(env.truncations)
         obs, infos = self._seen(), dict(env.infos)
         while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
