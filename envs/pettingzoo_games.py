@@ -119,17 +119,16 @@ def _make(
             f"game {id!r}: possible_agents must name its agents, as its seats are fixed; {given}"
         )
     names = [str(agent) for agent in agents]
-    shown = _first_look(id, env, parallel)
-    seats = [_seat(id, env, agent, name, shown) for agent, name in zip(agents, names)]
+    undeclared = _first_look(id, env, parallel)
+    seats = [_seat(id, env, agent, name, undeclared) for agent, name in zip(agents, names)]
     state_space = _state_space(id, env) if options.privileged else None
     kind = ParallelMatch if parallel else AecMatch
-    infos_mask = any(MASK in info for info in shown.values())
 
     def make_match() -> Match:
         env = bare(construct(**kwargs))
         if (in_turns := _in_turns(module.__name__, env)) is not None:
-            return CycleMatch(in_turns, agents, infos_mask, state_space is not None)
-        return kind(env, agents, infos_mask, state_space is not None)
+            return CycleMatch(in_turns, agents, undeclared, state_space is not None)
+        return kind(env, agents, undeclared, state_space is not None)
 
     with contextlib.suppress(Exception):  # it was made for a look only
         env.close()
@@ -190,19 +189,29 @@ def _in_turns(module_name: str, env: Any) -> Any:
     return env.aec_env if shown and _matches(module_name, _LOOKED_AT_ONCE) else None
 
 
-def _first_look(id: str, env: Any, parallel: bool) -> dict[Any, Mapping[str, Any]]:
-    """Infos by agent after a reset: they tell whether masks come that way."""
+def _first_look(id: str, env: Any, parallel: bool) -> bool:
+    """Whether a reset shows masks of which spaces say nothing: in infos, or in observations all the same."""
     try:
         result = env.reset(seed=0)
-        infos = parts("reset", result, RESET)[1] if parallel else env.infos
-        return {agent: info or {} for agent, info in infos.items()}
+        if parallel:
+            seen, infos = parts("reset", result, RESET)
+        else:
+            seen, infos = {env.agent_selection: env.observe(env.agent_selection)}, env.infos
+        brought = any(
+            isinstance(obs, Mapping)
+            and MASK in obs
+            and not isinstance(env.observation_space(agent), spaces.Dict)
+            for agent, obs in seen.items()
+        )
+        return brought or any(MASK in info for info in infos.values() if info)
     except GameError as error:
         raise ValueError(f"game {id!r}: {error}") from error
     except RAISED as error:
         raise ValueError(f"game {id!r}: its reset fails: {one_line(error)}") from error
 
 
-def _seat(id: str, env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[str, Any]]) -> Seat:
+def _seat(id: str, env: Any, agent: Any, name: str, undeclared: bool) -> Seat:
+    """undeclared: there are masks of which spaces say nothing."""
     found = []
     for word in ("observation_space", "action_space"):
         try:
@@ -212,8 +221,7 @@ def _seat(id: str, env: Any, agent: Any, name: str, infos: Mapping[Any, Mapping[
     space, action_space = found
     if has_own_mask(space, action_space):
         return Seat(name, without_mask(space), action_space, has_mask=True)
-    has_mask = takes_mask(action_space) and any(MASK in info for info in infos.values())
-    return Seat(name, space, action_space, has_mask)
+    return Seat(name, space, action_space, undeclared and takes_mask(action_space))
 
 
 def _state_space(id: str, env: Any) -> spaces.Box:

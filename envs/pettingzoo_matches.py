@@ -32,13 +32,13 @@ _OPEN = ("chess", "connect_four", "go", "tictactoe")
 class _AgentMatch(Match):
     """What both of PettingZoo's interfaces share."""
 
-    def __init__(self, env: Any, agents: Sequence[Any], infos_mask: bool, has_state: bool) -> None:
-        """infos_mask: masks come in infos; has_state: state() is shown at every moment."""
+    def __init__(self, env: Any, agents: Sequence[Any], undeclared: bool, has_state: bool) -> None:
+        """undeclared: masks come of which spaces say nothing; has_state: state() is shown at every moment."""
         self._env = env
         self._agents = list(agents)
         self._seat = _Seats({agent: seat for seat, agent in enumerate(agents)})
-        self._infos_mask = infos_mask
-        self._maskless = not infos_mask and not any(
+        self._undeclared = undeclared
+        self._maskless = not undeclared and not any(
             isinstance(env.observation_space(agent), spaces.Dict) for agent in agents
         )
         masked = {agent: env.action_space(agent) for agent in agents if takes_mask(env.action_space(agent))}
@@ -53,7 +53,7 @@ class _AgentMatch(Match):
             given = info.get(MASK) if info and isinstance(info, Mapping) else None
             if not isinstance(obs, np.ndarray) and isinstance(obs, Mapping) and MASK in obs:
                 obs, moment.mask[seat] = divided(obs)  # type: ignore[index]
-            elif self._infos_mask:
+            elif self._undeclared:
                 moment.mask[seat] = self._all_legal[agent] if given is None else given  # type: ignore[index]
             elif given is not None:
                 raise GameError(

@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from pettingzoo import AECEnv, ParallelEnv
 
 from envs import registry
@@ -298,6 +298,47 @@ class Turns(AECEnv):
             self.truncations = dict.fromkeys(self.agents, True)
         self.agent_selection = after
         self._deads_step_first()
+
+
+class Undeclared(ParallelEnv):
+    """Observations bring masks of which the spaces say nothing, as in PettingZoo's tutorial on masks."""
+
+    metadata = {"name": "undeclared"}  # noqa: RUF012
+    possible_agents = ["left", "right"]  # noqa: RUF012
+
+    def observation_space(self, agent):
+        return MultiDiscrete([9, 9])
+
+    def action_space(self, agent):
+        return Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.time = self.possible_agents[:], 0
+        return self.seen(), {agent: {} for agent in self.agents}
+
+    def step(self, actions):
+        assert all(actions[agent] != self.time % 3 for agent in self.agents), "the mask forbids it"
+        self.time += 1
+        ends, seen = dict.fromkeys(self.possible_agents, self.time == 8), self.seen()
+        if self.time == 8:
+            self.agents = []
+        return seen, dict.fromkeys(ends, 0.5), ends, dict.fromkeys(ends, False), {agent: {} for agent in ends}
+
+    def seen(self):
+        mask = np.ones(3, np.int8)
+        mask[self.time % 3] = 0
+        return {agent: {"observation": (self.time, 1), "action_mask": mask} for agent in self.possible_agents}
+
+
+def test_masks_of_which_spaces_say_nothing_are_kept_to(monkeypatch):
+    undeclared = types.ModuleType("undeclared")
+    undeclared.parallel_env = Undeclared
+    monkeypatch.setitem(sys.modules, "undeclared", undeclared)
+    check(lambda num_games: make("undeclared", num_games), num_games=3, num_steps=30)
+    env = make("undeclared", 1)
+    env.restart(np.array([0]), np.array([0], np.uint64))
+    assert env.groups[0].mask[""].tolist() == [[[False, True, True]] * 2]
+    assert env.groups[0].obs[""].tolist() == [[[0, 1]] * 2]
 
 
 class Late(ParallelEnv):
