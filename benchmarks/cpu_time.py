@@ -13,7 +13,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class CpuTime(NamedTuple):
-    """CPU seconds, of which those of children are none's but their own."""
+    """CPU seconds of a run's processes."""
 
     rollouts: float = 0.0
     learners: float = 0.0

@@ -150,9 +150,8 @@ class CycleMatch(ParallelMatch):
         env = self._env
         env.reset(seed=seed % 2**31)
         self._last = {}
-        dead = {agent for agent in env.agents if env.terminations[agent] or env.truncations[agent]}
-        obs = {agent: own for agent, own in self._seen().items() if agent not in dead}
-        return self._begun(self._moment(obs, env.infos, Moment([], {})))
+        living = [agent for agent in env.agents if not (env.terminations[agent] or env.truncations[agent])]
+        return self._begun(self._moment(self._seen(living), env.infos, Moment([], {})))
 
     def step(self, actions: dict[int, Any]) -> Moment:
         env, agents = self._env, self._agents
@@ -167,15 +166,14 @@ class CycleMatch(ParallelMatch):
                 for earner in env.agents:
                     reward[earner] = reward.get(earner, 0.0) + env.rewards[earner]
         ends = dict(env.terminations), dict(env.truncations)
-        obs, infos = self._seen(), dict(env.infos)
+        obs, infos = self._seen(env.agents), dict(env.infos)
         while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
             env.step(None)
         return self._after(obs, reward, *ends, infos)
 
-    def _seen(self) -> dict[Any, Any]:
-        """What each agent observes now."""
-        env = self._env
-        return {agent: env.observe(agent) for agent in env.agents}
+    def _seen(self, agents: Sequence[Any]) -> dict[Any, Any]:
+        """What each of these observes now."""
+        return {agent: self._env.observe(agent) for agent in agents}
 
 
 class AecMatch(_AgentMatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
@@ -221,6 +222,17 @@ def quickly(actor: Any) -> None:
     del actor._worker.rollout.matches.tick
 
 
+@contextlib.contextmanager
+def two_shared_batches(engine: RayEngine, slow: int) -> Iterator[None]:
+    """Begun while this rollout plays slowly."""
+    rollout = f"rollout worker {slow}"
+    ray.get(engine._actors[rollout].__ray_call__.remote(slowly))
+    for _ in range(2):
+        engine.begin(lineups(engine), shared=True)
+    yield
+    ray.get(engine._actors[rollout].__ray_call__.remote(quickly))
+
+
 def pieces_of(engine: RayEngine) -> dict[int, int]:
     """How many each rollout played of the batch that is collected now, and its results that are given."""
     begun, collected = engine._begun[0], engine.collect()
@@ -237,17 +249,13 @@ def pieces_of(engine: RayEngine) -> dict[int, int]:
 def test_of_a_batch_that_overlaps_a_faster_rollout_plays_more(engine: RayEngine) -> None:
     """Three pieces of four, of half as many lanes each, and a slower one plays one."""
     before = step(engine)
-    rollout = engine._actors["rollout worker 1"]
-    ray.get(rollout.__ray_call__.remote(slowly))
-    for _ in range(2):
-        engine.begin(lineups(engine), shared=True)
-    for version, pieces, lanes in ((1, {0: 1, 1: 1}, [16, 16]), (2, {0: 3, 1: 1}, [8] * 4)):
-        assert pieces_of(engine) == pieces
-        assert [batch.num_lanes for (batch,) in ray.get(engine._batches)] == lanes  # of 16 rows each
-        after = engine.learn()
-        assert after.version == before.version + version
-        assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
-    ray.get(rollout.__ray_call__.remote(quickly))
+    with two_shared_batches(engine, slow=1):
+        for version, pieces, lanes in ((1, {0: 1, 1: 1}, [16, 16]), (2, {0: 3, 1: 1}, [8] * 4)):
+            assert pieces_of(engine) == pieces
+            assert [batch.num_lanes for (batch,) in ray.get(engine._batches)] == lanes  # of 16 rows each
+            after = engine.learn()
+            assert after.version == before.version + version
+            assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
     assert not engine._asked
     assert not +engine._playing
     engine.begin(lineups(engine))
@@ -272,20 +280,17 @@ def test_rollouts_of_an_odd_number_of_matches_play_whole_batches(cluster: None) 
 def test_killed_with_pieces_to_play(engine: RayEngine) -> None:
     """What the rollout had played counts, and its successor plays the rest."""
     before = step(engine)
-    ray.get(engine._actors["rollout worker 0"].__ray_call__.remote(slowly))
-    for _ in range(2):
-        engine.begin(lineups(engine), shared=True)
-    second, pid = engine._begun[1], actor(engine, "rollout worker 1")
-    while not second.done:  # the other one's first
-        engine._hear()
-    kill(pid)
-    assert pieces_of(engine) == {0: 1, 1: 1}
-    assert pieces_of(engine)[1] >= 2
-    actors = [piece.actor for piece, _ in second.done if piece.rollout == 1]
-    assert actors[0] != actors[-1] == engine._actors["rollout worker 1"]
-    after = engine.learn()
-    assert (after.version, after.agent_steps) == (before.version + 1, before.agent_steps + 16 * 2 * 8)
-    ray.get(engine._actors["rollout worker 0"].__ray_call__.remote(quickly))
+    with two_shared_batches(engine, slow=0):
+        second, pid = engine._begun[1], actor(engine, "rollout worker 1")
+        while not second.done:  # the other one's first
+            engine._hear()
+        kill(pid)
+        assert pieces_of(engine) == {0: 1, 1: 1}
+        assert pieces_of(engine)[1] >= 2
+        actors = [piece.actor for piece, _ in second.done if piece.rollout == 1]
+        assert actors[0] != actors[-1] == engine._actors["rollout worker 1"]
+        after = engine.learn()
+        assert (after.version, after.agent_steps) == (before.version + 1, before.agent_steps + 16 * 2 * 8)
 
 
 def test_what_both_pieces_need_is_lost_once(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:

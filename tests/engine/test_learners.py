@@ -16,14 +16,12 @@ from tests.engine.test_cluster import (
     collect,
     copied,
     kill_during,
-    lineups,
     lost_object,
     pieces_of,
-    quickly,
     same,
-    slowly,
     small,
     step,
+    two_shared_batches,
 )  # fmt: skip
 
 pytestmark = pytest.mark.ray
@@ -66,18 +64,14 @@ def test_two_learners_stay_equal_and_their_iteration_is_the_same_as_one(shared: 
 def test_two_learners_share_a_batch_of_which_one_rollout_played_more(shared: RayEngine) -> None:
     """Two pieces each, of the four; three are of one rollout."""
     before = step(shared)
-    rollout = shared._actors["rollout worker 1"]
-    ray.get(rollout.__ray_call__.remote(slowly))
-    for _ in range(2):
-        shared.begin(lineups(shared), shared=True)
-    for version, pieces in ((1, {0: 1, 1: 1}), (2, {0: 3, 1: 1})):
-        assert pieces_of(shared) == pieces
-        assert len(shared._share(0)) == len(shared._share(1)) == sum(pieces.values()) // 2
-        after = shared.learn()
-        assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
-        assert after.metrics["data/sample_reuse"] == 1
-        assert_equal_states(shared)
-    ray.get(rollout.__ray_call__.remote(quickly))
+    with two_shared_batches(shared, slow=1):
+        for version, pieces in ((1, {0: 1, 1: 1}), (2, {0: 3, 1: 1})):
+            assert pieces_of(shared) == pieces
+            assert len(shared._share(0)) == len(shared._share(1)) == sum(pieces.values()) // 2
+            after = shared.learn()
+            assert after.agent_steps == before.agent_steps + version * 16 * 2 * 8
+            assert after.metrics["data/sample_reuse"] == 1
+            assert_equal_states(shared)
 
 
 @pytest.mark.slow
