@@ -67,7 +67,14 @@ class LeagueConfig(Section):
         description="whether the better return wins a match: off: only mean returns are kept, nobody is "
         "rated; auto: on in zero-sum games",
     )
-    rating_games: Count = Field(default=64, description="matches of a snapshot against each anchor")
+    rating_games: Count = Field(
+        default=64, description="matches of a snapshot against each anchor, at most; see rating_share"
+    )
+    rating_share: Unit = Field(
+        default=0.02,
+        description="decisions of rating matches, as a share of those learned from since the last snapshot: "
+        "where matches are long a snapshot plays fewer than rating_games, but 16 at least",
+    )
     anchors: list[str] = Field(
         default=[],
         description='fixed opponents that ratings are measured against, such as "bot:one_ply"; '

@@ -27,6 +27,8 @@ class Anchored:
         self._store, self._teams, self._winners = store, teams, winners
         self.scores: dict[str, float] = {}  # of the main lineage's last rating, by anchor
         self.returns: dict[str, float] = {}
+        self.matches = 0  # of the same, against each anchor
+        self.length = 0.0  # of those matches, mean number of decisions of all seats
 
     def load(self, players: dict[str, Player]) -> None:
         """The league's players, whose ratings are set from now on."""
@@ -81,8 +83,10 @@ class Anchored:
         fixed = self.fixed()
         return ratings.updated(rating, [(fixed[other], duel.counts) for other, duel in met.items()])
 
-    def note(self, met: Mapping[str, Duel]) -> None:
-        """Keep how the main lineage fared, for the metrics."""
+    def note(self, met: Mapping[str, Duel], results: MatchResults) -> None:
+        """Keep how the main lineage fared in its rating, for the metrics and the next one."""
+        self.matches = len(results.length) // max(len(met), 1)
+        self.length = float(results.length.mean()) if len(results.length) else self.length
         self.scores = {other: duel.mean_score for other, duel in met.items()} if self._winners else {}
         self.returns = {} if self._winners else {other: duel.mean_return for other, duel in met.items()}
 
@@ -90,8 +94,10 @@ class Anchored:
         self._store.add_rating(iteration, name, rating)
         self._players[name] = replace(self._players[name], rating=rating)
 
-    def state(self) -> list[dict[str, float]]:
-        return [dict(self.scores), dict(self.returns)]
+    def state(self) -> list[Any]:
+        return [dict(self.scores), dict(self.returns), self.matches, self.length]
 
     def set_state(self, state: list[Any]) -> None:
-        self.scores, self.returns = map(dict, state)
+        scores, returns, *rest = state
+        self.scores, self.returns = dict(scores), dict(returns)
+        self.matches, self.length = rest or (0, 0.0)  # checkpoints of before have none

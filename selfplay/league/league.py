@@ -33,6 +33,9 @@ from selfplay.matches import LIVE, MAIN, Lineups, MatchResults
 CALIBRATION_GAMES = 2000
 """Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
 
+LEAST_RATED = 16
+"""Matches of a rating against each anchor, however long they are, unless `rating_games` are fewer."""
+
 
 class League:
     """Players, their payoffs, qualities and ratings, and the generator that draws lineups."""
@@ -150,8 +153,21 @@ class League:
         return opponents.choose(self._config, self._slots[slot].role, scores, self._pool)
 
     def rating_lineups(self, name: str) -> Lineups:
-        """`rating_games` matches of a player against every anchor that has a rating; player 0 is `name`."""
-        return self._versus(name, list(self.anchors), self._config.rating_games)
+        """Matches of a player against every anchor that has a rating; player 0 is `name`."""
+        anchors = list(self.anchors)
+        return self._versus(name, anchors, self._rating_games(self._players[name], len(anchors)))
+
+    def _rating_games(self, player: Player, num_anchors: int) -> int:
+        """Against each anchor: `rating_games`, or as many as `rating_share` pays for.
+
+        A match is expected to be as long as those of the last rating; before one there is no limit.
+        """
+        most, length = self._config.rating_games, self._anchored.length
+        if player.parent is None or not length:
+            return most
+        learned = (player.agent_steps or 0) - (self._players[player.parent].agent_steps or 0)
+        number = int(self._config.rating_share * learned / (length * num_anchors))
+        return min(most, max(LEAST_RATED, number - number % self._num_teams))
 
     def calibration_lineups(self) -> Lineups:
         """`CALIBRATION_GAMES` matches of random, player 0, against every anchor without a rating."""
@@ -357,7 +373,7 @@ class League:
         self._meet(self._count([results], iteration, "rating"))
         slot = next((s for s, learner in self._learner.items() if name in (learner, self._parent[s])), None)
         if slot == MAIN:
-            self._anchored.note(met)
+            self._anchored.note(met, results)
         if not self._winners:
             return None
         rating = self._anchored.rated(name, met)
@@ -377,6 +393,8 @@ class League:
             numbers[f"league/win_rate/{anchor}"] = mean_score
         for anchor, mean_return in self._anchored.returns.items():
             numbers[f"league/return/{anchor}"] = mean_return
+        if self._anchored.matches:
+            numbers["league/rating_games"] = self._anchored.matches
         if self._anchored.scores:
             numbers["league/rating"], numbers["league/rating_sigma"] = self._players[MAIN].rating
             numbers["league/rated_iteration"] = self._players[self.newest].iteration if self.newest else 0

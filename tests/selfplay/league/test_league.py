@@ -1,6 +1,7 @@
 import json
 import math
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from selfplay.config import LeagueConfig
 from selfplay.league import League, LeagueError, Rating, Store
 from selfplay.league.ratings import SCALE, SIGMA
-from selfplay.matches import MAIN, MatchResults
+from selfplay.matches import MAIN, MatchResults, joined
 
 TWO_TEAMS = (0, 1)
 
@@ -284,6 +285,7 @@ def test_a_known_score_against_random(tmp_path):
     assert league.metrics() == {
         "league/pool_size": 1,
         "league/win_rate/random": 0.75,
+        "league/rating_games": 1000,
         "league/rating": rating.mu,
         "league/rating_sigma": rating.sigma,
         "league/rated_iteration": 0,
@@ -353,6 +355,49 @@ def test_lineups_for_ratings(tmp_path):
     assert (after.table == 0).sum(axis=0).tolist() == [15, 15]
     assert len(league.calibration_lineups().table) == 0
     assert len(opened(tmp_path / "one", (0,)).rating_lineups(MAIN).table) == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "settings", "number"),
+    [
+        (None, {}, 64),  # nobody knows yet
+        (50, {}, 40),  # 0.02 * 100,000 / 50
+        (60, {}, 32),  # 33, of which both teams play as many
+        (20, {}, 64),  # 100, but no more than rating_games
+        (50, {"anchors": ("bot:a",)}, 20),
+        (1000, {}, 16),
+        (1000, {"rating_games": 10}, 10),
+        (1000, {"rating_share": 0.5}, 50),
+        (1000, {"rating_share": 0.0}, 16),
+    ],
+)
+def test_ratings_by_long_matches_have_fewer(tmp_path, length, settings, number):
+    league = opened(tmp_path, num_past=1, **settings)
+    if "anchors" in settings:
+        league.calibrate(duel("bot:a", "random", 30, 0, 34))
+    if length is not None:
+        met = [duel("main-000000", anchor, 32, 0, 32) for anchor in league.anchors]
+        met = replace(joined(met), length=np.full(64 * len(met), length, np.int32))
+        league.rate("main-000000", met, 0)
+        assert league.metrics()["league/rating_games"] == 64
+    snapshot(league, 1000)  # 100 decisions a version
+    table = league.rating_lineups("main-001000").table
+    assert len(table) == number * len(league.anchors)
+    assert (table == 0).sum(axis=0).tolist() == [len(table) / 2] * 2
+
+
+def test_a_resumed_league_knows_how_long_rating_matches_are(tmp_path):
+    league = opened(tmp_path, num_past=1)
+    met = duel("main-000000", "random", 32, 0, 32)
+    league.rate("main-000000", replace(met, length=np.full(64, 50, np.int32)), 0)
+    league.commit(0)
+    state = json.loads(json.dumps(league.state()))
+    league.close()
+    again = opened_again(tmp_path)
+    again.set_state(state, 0)
+    snapshot(again, 1000)
+    assert len(again.rating_lineups("main-001000").table) == 40
+    assert again.metrics()["league/rating_games"] == 64
 
 
 # Durability
