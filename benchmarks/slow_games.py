@@ -11,12 +11,12 @@ take turns of some seconds, so that a machine whose speed changes is as fast for
   drawn outside the timed part;
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
 
-A turn of training begins and ends with rollouts at rest, as a run does at every snapshot, so that it must
-hold some iterations for the learner to learn while they play on. Counted are decisions a second of all seats,
-in training those of past selves too. A step is one move of the game: of one seat, or of all at once. Rates
-are medians of all turns, ratios medians over the rounds of the rate to that of the bare game's turns before
-and after. Snapshots and their ratings come seldom, so that their share of the time is that of all turns
-together. Loss is the share of the bare game's rate that training lacks, ratings included.
+A turn of training goes from one snapshot of the policy to the next, its rating included, or on to a later one
+if that is sooner than asked: as in a run, rollouts rest once between two snapshots. Counted are decisions a
+second of all seats, in training those of past selves too, but not those of ratings. A step is one move of the
+game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the rounds of the
+rate to that of the bare game's turns before and after. Loss is the share of the bare game's rate that training
+lacks; `ratings` is what of the time goes to snapshots, their ratings and results of matches.
 
 A second table says where training's time goes, by CPU time of all its processes and what they leave idle,
 a decision of the bare game being 1: means over the rounds, which add up to the last column. In rollouts,
@@ -71,7 +71,7 @@ NUM_DRAWN = 1009
 class Rate(NamedTuple):
     """What one process measured in one turn."""
 
-    decisions: float  # a second, of the time without ratings
+    decisions: float  # a second
     steps: float = 0.0  # a second; 0: not counted
     ratings: float = 0.0  # seconds for snapshots, their ratings and results of matches
     seconds: float = 0.0  # of the turn
@@ -211,17 +211,22 @@ def adapter(config: Config) -> Iterator[Turn]:
 @contextlib.contextmanager
 def training(config: Config) -> Iterator[Turn]:
     """Acted decisions of a run, whose workers are processes of their own."""
+    period = config.league.snapshot_iterations
     with bench.warmed_up(config) as go_on:
+        _, metrics = go_on(iterations=1).rows[-1]
+        go_on(iterations=period - metrics["iteration"] % period)
 
         def turn(seconds: float) -> Rate:
-            measured = go_on(seconds)
+            periods = [go_on(iterations=period)]
+            while sum(measured.ended - measured.begun for measured in periods) < seconds:
+                periods.append(go_on(iterations=period))
+            measured = bench.joined(periods)
             played = [part for parts in measured.collected for part in parts]
             acted = sum(part.decisions for part in played)
             spent = measured.ended - measured.begun
-            ratings = sum(row["time/league"] for _, row in measured.rows)
             return Rate(
-                acted / (spent - ratings),
-                ratings=ratings,
+                acted / spent,
+                ratings=sum(row["time/league"] for _, row in measured.rows),
                 seconds=spent,
                 number=acted,
                 game=sum(part.game_seconds for part in played),
@@ -352,12 +357,11 @@ def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
     alone = [rate.decisions for rate in rates["bare"]]
     beside = [statistics.fmean(pair) for pair in itertools.pairwise(alone)]  # of the same time
     ratings = sum(rate.ratings for rate in rates["training"]) / sum(r.seconds for r in rates["training"])
-    kept = 1 - ratings
     wrapped, trained = (
         sorted(rate.decisions / bare for rate, bare in zip(rates[name], beside))
         for name in ("adapter", "training")
     )
-    bare_rate, ratio = statistics.median(alone), statistics.median(trained) * kept
+    bare_rate, ratio = statistics.median(alone), statistics.median(trained)
     step = num_cores() / statistics.median(rate.steps for rate in rates["bare"])
     seats = statistics.median(rate.decisions / rate.steps for rate in rates["bare"])
     return [
@@ -367,7 +371,7 @@ def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
         f"{bare_rate:,.0f}",
         f"{statistics.median(wrapped):.2f}",
         f"{ratio:.2f}",
-        f"{trained[0] * kept:.2f} to {trained[-1] * kept:.2f}",
+        f"{trained[0]:.2f} to {trained[-1]:.2f}",
         f"{ratings:.1%}",
         f"{1 - ratio:.0%}",
         f"{num_cores() / bare_rate * (1 / ratio - 1) * 1e6:,.1f}",
@@ -404,7 +408,7 @@ def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], widt
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each turn, of training at least")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside `default`")
     parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")

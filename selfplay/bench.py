@@ -9,10 +9,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from selfplay import config as configuration
 from selfplay.config import Config, StopConfig, num_cores, resolve_num_workers
@@ -152,8 +152,10 @@ def measure(config: Config, seconds: float) -> Measured:
         return go_on(seconds)
 
 
-GoOn = Callable[[float], Measured]
-"""Goes on with a run for about so many seconds; whole iterations, at least one."""
+class GoOn(Protocol):
+    """Goes on with a run for about so many seconds, or so many iterations; one at least."""
+
+    def __call__(self, seconds: float | None = None, iterations: int | None = None) -> Measured: ...
 
 
 @contextlib.contextmanager
@@ -171,10 +173,14 @@ def warmed_up(config: Config) -> Iterator[GoOn]:
         engine = _Listening(training.main.engine)
         training.main.engine = cast(Any, engine)
 
-        def go_on(seconds: float) -> Measured:
+        def go_on(seconds: float | None = None, iterations: int | None = None) -> Measured:
             watch.rows, engine.collected = [], []
+            stop = StopConfig(
+                seconds=None if seconds is None else training.seconds + seconds,
+                iterations=None if iterations is None else training.iteration + iterations,
+            )
             steps_before, begun = training.agent_steps, time.perf_counter()
-            _train(training, StopConfig(seconds=training.seconds + seconds))
+            _train(training, stop)
             return Measured(begun, time.perf_counter(), steps_before, watch.rows, engine.collected)
 
         _say("warming up")
