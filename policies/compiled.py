@@ -101,11 +101,7 @@ class Compiled:
 
     def encoded(self, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
-        bound = self._bound
-        x = bound.encode(obs)
-        assert x.shape == (rows, bound.inputs), (x.shape, rows)
-        assert x.dtype == np.float32, x.dtype
-        return x if x.flags.carray else np.require(x, requirements=("C", "W"))  # kernels take its address
+        return _encoded(self._bound, obs, rows)
 
     def addresses(self) -> np.ndarray:
         """Where the parameters lie now, and mean and std of the value."""
@@ -115,9 +111,10 @@ class Compiled:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
         after, rows = state.copy(), np.arange(len(is_first))
         assert state.shape[2] == len(rows), (state.shape, len(rows))
-        x = self._entering(obs, is_first, after, rows)
-        stepped = Stepped(*self._empty(len(x)), after)
-        _step(x, is_first, after, rows, self.addresses(), self.widths, stepped.output, stepped.value)
+        bound = self._bound
+        x = self._entering(bound, obs, is_first, after, rows)
+        stepped = Stepped(*_empty(bound, len(x)), after)
+        _step(x, is_first, after, rows, bound.addresses, self.widths, stepped.output, stepped.value)
         return stepped
 
     def draw(
@@ -133,8 +130,9 @@ class Compiled:
 
         rows [R], none twice: which of the Q in state [L, 2, Q, H] are theirs, which go on in place.
         """
-        x = self._entering(obs, is_first, state, rows)
-        output, value = self._empty(len(x))
+        bound = self._bound
+        x = self._entering(bound, obs, is_first, state, rows)
+        output, value = _empty(bound, len(x))
         choices = output.shape[1] - 1
         legal = np.ones((len(x), choices), bool) if legal is None else np.ascontiguousarray(legal)
         uniform = np.ascontiguousarray(uniform)
@@ -142,25 +140,34 @@ class Compiled:
         assert uniform.shape == (len(x),), (uniform.shape, len(x))
         drawn = Drawn(np.empty(len(x), np.int64), np.empty(len(x), np.float32), value, state)
         _draw(
-            x, is_first, state, rows, self.addresses(), self.widths, legal, uniform, output, value,
+            x, is_first, state, rows, bound.addresses, self.widths, legal, uniform, output, value,
             drawn.choice, drawn.logp,
         )  # fmt: skip
         return drawn
 
-    def _empty(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """For output and value."""
-        return np.empty((rows, self._bound.outputs), np.float32), np.empty(rows, np.float32)
-
     def _entering(
-        self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray, rows: np.ndarray
-    ) -> np.ndarray:
+        self, bound: _Bound, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray,
+        rows: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
         """What the first layer reads; the kernels look at no shape."""
         layers, vectors, width = self._core.state_shape
         assert state.shape == (layers, vectors, state.shape[2], width), (state.shape, self._core.state_shape)
         assert state.dtype == np.float32, state.dtype
         assert state.flags.carray, state.flags
         assert is_first.shape == rows.shape, (is_first.shape, rows.shape)
-        return self.encoded(obs, len(rows))
+        return _encoded(bound, obs, len(rows))
+
+
+def _encoded(bound: _Bound, obs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    x = bound.encode(obs)
+    assert x.shape == (rows, bound.inputs), (x.shape, rows)
+    assert x.dtype == np.float32, x.dtype
+    return x if x.flags.carray else np.require(x, requirements=("C", "W"))  # kernels take its address
+
+
+def _empty(bound: _Bound, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """For output and value."""
+    return np.empty((rows, bound.outputs), np.float32), np.empty(rows, np.float32)
 
 
 ROWS = 128

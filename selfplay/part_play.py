@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numba
 import numpy as np
@@ -210,10 +211,9 @@ class PartPlay:
         cut = env.truncated[:, self.part.seats].reshape(-1) & (lanes.held >= 0)
         if cut.any():
             rows = np.flatnonzero(cut)
-            assert isinstance(main, Learning)
             state = self.state_of(main)[:, :, rows]
             obs, _ = self.views(rows, main.extras)
-            final_value[rows] = main.value(obs, self.is_first[rows], state)
+            final_value[rows] = cast(Learning, main).value(obs, self.is_first[rows], state)
         lanes.settle(env.reward, env.terminated, env.truncated, final_value)
 
     def views(self, rows: np.ndarray, extras: Sequence[str]) -> tuple[Tree, Tree]:

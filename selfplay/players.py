@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,7 +41,6 @@ class Player(Protocol):
         ...
 
 
-@runtime_checkable
 class Learning(Player, Protocol):
     """A player that is learned from."""
 
@@ -121,12 +120,15 @@ class PolicyPlayer:
         *actions, logps, value, after = to_host([*action.values(), logp, out.value, out.state])
         return Decision(dict(zip(action, actions, strict=True)), logps, value, after)
 
-    @torch.inference_mode()
     def value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Value [R] of views in which nothing more is decided (a match was cut off there)."""
         compiled = self.policy.compiled
         if compiled is not None and compiled.usable:
             return compiled.step(obs, is_first, state).value
+        return self._value(obs, is_first, state)
+
+    @torch.inference_mode()
+    def _value(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> np.ndarray:
         return to_host([self._step(obs, is_first, state).value])[0]
 
     def _step(self, obs: Tree, is_first: np.ndarray, state: np.ndarray) -> Output:

@@ -33,5 +33,11 @@ def by_part(table: Arrays, parts: Sequence[str]) -> tuple[dict[str, np.ndarray],
 
 def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy arrays by parameter name into a module; they stay the caller's."""
-    # Arrays from the object store are read-only, which from_numpy warns of; the copy never writes.
-    module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    own = module.state_dict()
+    if own.keys() != weights.keys() or any(own[name].shape != x.shape for name, x in weights.items()):
+        module.load_state_dict({name: torch.tensor(x) for name, x in weights.items()})  # says what is wrong
+    for name, tensor in own.items():
+        if tensor.is_cpu:  # a third of torch's time, which rollouts take for every batch and past self
+            tensor.numpy()[...] = weights[name]
+        else:
+            tensor.copy_(torch.tensor(weights[name]))
