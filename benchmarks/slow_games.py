@@ -12,11 +12,11 @@ take turns of some seconds, so that a machine whose speed changes is as fast for
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
 
 A turn of training goes from one snapshot of the policy to the next, its rating included, or on to a later
-one if that is sooner than asked: as in a run, rollouts rest once between two snapshots. Counted are decisions
-a second of all seats, in training those of past selves too, but not those of ratings. A step is one move of
-the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the rounds of the
-rate to that of the bare game's turns before and after. Loss is the share of the bare game's rate that training
-lacks; `ratings` is what of the time goes to snapshots, their ratings and results of matches.
+one if that is sooner than asked: as in a run, rollouts rest once between two snapshots. Counted are
+decisions a second of all seats, in training those of past selves too, but not those of ratings. A step is
+one move of the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the
+rounds of the rate to that of the bare game's turns before and after. Loss is the share of the bare game's
+rate that training lacks; `ratings` is what of the time goes to snapshots, ratings and results of matches.
 
 A second table says where training's time goes, by CPU time of all its processes and what they leave idle,
 a decision of the bare game being 1: means over the rounds, which add up to the last column. In rollouts,

@@ -23,7 +23,7 @@ from selfplay.parts import Part, policy_of, split
 from selfplay.players import PolicyPlayer
 from selfplay.run_directory import RunDirectory
 from selfplay.weights import by_part, load_weights
-from selfplay.worker import BOT_PREFIX, RANDOM
+from selfplay.worker import BOT_PREFIX, RANDOM, is_bot
 
 HUMAN = "human"
 FORMS = "a run directory, DIR:PLAYER, a checkpoint, random, bot:NAME or human"
@@ -51,7 +51,7 @@ def find(text: str) -> Contestant:
     """The contestant that a word of the command line means."""
     if text == HUMAN:
         return Contestant(text, text)
-    if text == RANDOM or text.startswith(BOT_PREFIX):
+    if is_bot(text):
         return Contestant(text, text, bot=text)
     path = Path(text)
     if (path / checkpoint.MANIFEST).is_file() or path.parent.name == "checkpoints":

@@ -7,7 +7,7 @@ import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -179,6 +179,8 @@ class Worker:
         self.config, self.index, self.inference = config, index, inference
         self.env = TimedEnv(make_game(config, config.rollout.num_games // num_workers, training=True))
         self._beside: VectorEnv | None = None
+        # Past selves that sit nowhere, the longest there first.
+        self._resting: dict[str, tuple[Learning, ...]] = {}
         self._open(0)
 
     def _open(self, entropy: int) -> None:
@@ -239,7 +241,9 @@ class Worker:
         if version >= self._published[1] and (first or version > self.rollout.version):
             self.load(weights, version)  # else it has these or newer ones, or takes them up now
         if first:
-            self.rollout.assign(lineups, self._bring(lineups.players, matches.players, fetch))
+            before = matches.players
+            self.rollout.assign(lineups, self._bring(lineups.players, before, fetch))
+            self._rest({name: who for name, who in before.items() if name not in matches.players})
             self._batch = piece.batch
         batch, results = self.rollout.collect(self._take_up, piece.of)
         return batch, Collected(
@@ -319,15 +323,32 @@ class Worker:
         return {name: self._player(name, fetch) for name in new}
 
     def _player(self, name: str, fetch: Fetch) -> Seated:
-        if name == RANDOM or name.startswith(BOT_PREFIX):
+        if is_bot(name):
             return make_bot(name, self.env, self.parts)
-        players = [
-            self._seat(k, name, main.policy if self.channels else copy.deepcopy(main.policy))
-            for k, main in enumerate(self.rollout.main)
-        ]
+        if name in self._resting:
+            return self._resting.pop(name)
+        if self._resting:
+            # To copy a network takes several times as long as to load its weights.
+            players = self._resting.pop(next(iter(self._resting)))
+        else:
+            players = tuple(
+                self._seat(k, name, main.policy if self.channels else copy.deepcopy(main.policy))
+                for k, main in enumerate(self.rollout.main)
+            )
         for player, weights in zip(players, self._by_part(fetch(name)), strict=True):
             player.load(weights, SNAPSHOT)
-        return tuple(players)
+        return players
+
+    def _rest(self, gone: Mapping[str, Seated]) -> None:
+        """Keep some of those who left: one may come back, or leave its networks to another.
+
+        Of an inference server's players it has the networks, until nobody keeps these.
+        """
+        if not self.channels:
+            past = {name: who for name, who in gone.items() if not is_bot(name)}
+            self._resting |= cast(dict[str, tuple[Learning, ...]], past)
+            for name in [*self._resting][: -self.config.league.opponents]:
+                del self._resting[name]
 
     def state(self) -> tuple[Tree, dict[str, Any]]:
         """Everything that the next `collect` depends on, opponents by their names."""
@@ -335,8 +356,13 @@ class Worker:
 
     def set_state(self, arrays: Tree, meta: dict[str, Any], fetch: Fetch) -> bool:
         """Go on from what `state` gave; False where the game cannot, and its matches began anew."""
-        self._published, self._batch = ({}, NEVER), None
+        self._published, self._batch, self._resting = ({}, NEVER), None, {}
         return self.rollout.set_state(arrays, meta, self._bring(tuple(meta["ids"]), {}, fetch))
+
+
+def is_bot(name: str) -> bool:
+    """Whether it names a scripted player."""
+    return name == RANDOM or name.startswith(BOT_PREFIX)
 
 
 def make_bot(name: str, env: VectorEnv, parts: Sequence[Part]) -> Seated:

@@ -33,7 +33,7 @@ from selfplay.engine.room import Room, connect, find_room, fit_learners, fit_wor
 from selfplay.matches import MAIN, Lineups, MatchResults, joined
 from selfplay.replay import ReplayDifference
 from selfplay.rollout import Batch
-from selfplay.worker import BOT_PREFIX, RANDOM, Collected, Fetch, Piece, Weights, together
+from selfplay.worker import Collected, Fetch, Piece, Weights, is_bot, together
 
 MAX_DEATHS = 3
 """An actor that dies so often without one update between ends the run."""
@@ -272,7 +272,7 @@ class RayEngine:
 
     def _references(self, names: set[str]) -> dict[str, ray.ObjectRef[Weights]]:
         """References to the snapshots among these players; those drawn no longer are let go."""
-        snapshots = {name for name in names if name not in (MAIN, RANDOM) and not name.startswith(BOT_PREFIX)}
+        snapshots = {name for name in names if name != MAIN and not is_bot(name)}
         self._snapshots = {
             name: self._snapshots.get(name) or ray.put(self._fetch(name)) for name in sorted(snapshots)
         }

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from selfplay.config import Config
 from selfplay.engine.actors import rollout_class
 from selfplay.matches import Lineups, MatchResults
-from selfplay.worker import BOT_PREFIX, RANDOM, Fetch
+from selfplay.worker import Fetch, is_bot
 
 
 class RayEvaluators:
@@ -38,7 +38,7 @@ class RayEvaluators:
         assert not self._begun
         assert len(tables) <= self.number
         for index, table in enumerate(tables):
-            frozen = [name for name in table.players if name != RANDOM and not name.startswith(BOT_PREFIX)]
+            frozen = [name for name in table.players if not is_bot(name)]
             refs = {name: ray.put(self._fetch(name)) for name in frozen}
             call = self._actors[index].play.remote(None, 0, table, [*seed, index], refs)
             self._begun.append((index, call))

@@ -270,3 +270,43 @@ def test_rows_by_player():
         lineup[2, 0] = absent
         with pytest.raises(AssertionError, match="nobody plays"):
             part_play._by_player(to_act, lineup, np.array([2, 0]), 6, rows, players)
+
+
+def test_past_selves_who_left_come_back_or_leave_their_networks_to_others():
+    kept, _, fetch = opened()
+    fresh, learners, _ = opened()
+    fetched = []
+
+    def noted(name):
+        fetched.append(name)
+        return fetch(name)
+
+    def sitting(worker):
+        players = worker.rollout.matches.players
+        return {name: [player.policy.value_mean.item() for player in who] for name, who in players.items()}
+
+    weights, networks = stamped(learners.weights(), [part.name for part in kept.parts], 0), {}
+    came_back = 0
+    for number, past in enumerate(([1, 2], [3, 4], [3, 5], [1, 6], [5, 7], [8], [6, 9])):
+        names = tuple(f"main-{k}" for k in past)
+        table = [np.where(np.array(TEAMS) == team, 0, 1 + k) for k in range(len(past)) for team in (0, 1)]
+        lineups = Lineups((MAIN, *names), np.array(table, np.int32))
+        came_back += len(set(names) & set(kept._resting))
+        fresh._resting = {}
+        (batch, found), (wanted, _) = (
+            worker.collect(weights, number, lineups, how) for worker, how in ((kept, noted), (fresh, fetch))
+        )
+        for one, other in zip(batch, wanted, strict=True):
+            for name in ("logp", "value", "reward", "is_first"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert found.present == tuple(kept.rollout.matches.ids)
+        seated = kept.rollout.matches.players
+        everyone = {id(player): player for who in (*seated.values(), *kept._resting.values()) for player in who}
+        assert len(everyone) == len(kept.parts) * (len(seated) + len(kept._resting))
+        assert not set(kept._resting) & set(seated)
+        assert len(kept._resting) <= CONFIG.league.opponents
+        networks |= everyone
+        for name, values in sitting(kept).items():
+            tens = 0 if name == MAIN else int(name.removeprefix("main-"))
+            assert values == [10 * tens + k for k in range(len(kept.parts))]
+    assert came_back and len(networks) < len(kept.parts) * (1 + len(fetched))
