@@ -3,7 +3,7 @@
     python -m benchmarks.slow_games [GAME ...] [--seconds 8] [--rounds 5] [--set rollout.num_games=256]
 
 Three contestants, each on every core, each in processes of its own, which are warmed up once and then
-take turns of some seconds, so that a machine whose speed changes is as fast for one as for the others:
+take turns, so that a machine whose speed changes is about as fast for one as for the others:
 
 - bare: one match in each process, played by the library's own interface, without wrappers that only
   check, its actions random and drawn beforehand where no mask forbids any;
@@ -11,12 +11,12 @@ take turns of some seconds, so that a machine whose speed changes is as fast for
   drawn outside the timed part;
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
 
-A turn of training goes from one snapshot of the policy to the next, its rating included, or on to a later
-one if that is sooner than asked: as in a run, rollouts rest once between two snapshots. Counted are
-decisions a second of all seats, in training those of past selves too, but not those of ratings. A step is
-one move of the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians over the
-rounds of the rate to that of the bare game's turns before and after. Loss is the share of the bare game's
-rate that training lacks; `ratings` is what of the time goes to snapshots, ratings and results of matches.
+A turn takes `--seconds`, but one of training goes from a snapshot of the policy to the next, its rating
+included, or on to a later one if that is sooner: as in a run, rollouts rest once between two snapshots.
+Counted are decisions a second of all seats, in training those of past selves too, but not those of ratings. A
+step is one move of the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians
+over the rounds of the rate to that of the bare game's turns before and after. Loss is the share of the bare
+game's rate that training lacks; `ratings` is the time's share of snapshots, ratings and results of matches.
 
 A second table says where training's time goes, by CPU time of all its processes and what they leave idle,
 a decision of the bare game being 1: means over the rounds, which add up to the last column. In rollouts,
@@ -214,7 +214,8 @@ def training(config: Config) -> Iterator[Turn]:
     period = config.league.snapshot_iterations
     with bench.warmed_up(config) as go_on:
         _, metrics = go_on(iterations=1).rows[-1]
-        go_on(iterations=period - metrics["iteration"] % period)
+        if left := -metrics["iteration"] % period:
+            go_on(iterations=left)
 
         def turn(seconds: float) -> Rate:
             periods = [go_on(iterations=period)]

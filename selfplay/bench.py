@@ -153,7 +153,7 @@ def measure(config: Config, seconds: float) -> Measured:
 
 
 class GoOn(Protocol):
-    """Goes on with a run for about so many seconds, or so many iterations; one at least."""
+    """Goes on with a run for about so many seconds, or for so many iterations; one at least."""
 
     def __call__(self, seconds: float | None = None, iterations: int | None = None) -> Measured: ...
 
@@ -174,6 +174,7 @@ def warmed_up(config: Config) -> Iterator[GoOn]:
         training.main.engine = cast(Any, engine)
 
         def go_on(seconds: float | None = None, iterations: int | None = None) -> Measured:
+            assert (seconds is None) != (iterations is None)
             watch.rows, engine.collected = [], []
             stop = StopConfig(
                 seconds=None if seconds is None else training.seconds + seconds,

@@ -73,7 +73,7 @@ class LeagueConfig(Section):
     rating_share: Unit = Field(
         default=0.02,
         description="decisions of rating matches, as a share of those learned from since the last snapshot: "
-        "where matches are long a snapshot plays fewer than rating_games, but 16 at least",
+        "where matches are long or snapshots frequent they play fewer than rating_games, but 16 at least",
     )
     anchors: list[str] = Field(
         default=[],

@@ -36,6 +36,7 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray]) -> 
     own = module.state_dict()
     if own.keys() != weights.keys() or any(own[name].shape != x.shape for name, x in weights.items()):
         module.load_state_dict({name: torch.tensor(x) for name, x in weights.items()})  # says what is wrong
+        return
     for name, tensor in own.items():
         if tensor.is_cpu:  # a third of torch's time, which rollouts take for every batch and past self
             tensor.numpy()[...] = weights[name]

@@ -38,6 +38,9 @@ SNAPSHOT = 0
 NEVER = -1
 """Version of weights that were not published."""
 
+MOST_RESTING = 4
+"""Past selves whose networks a worker keeps though they sit nowhere: about as many as leave at a time."""
+
 ROLLOUT, BESIDE, LEAGUE, LEARNER, SLOT = range(5)
 """First numbers of the spawn keys of a run's seed, so that no two draws share a stream."""
 
@@ -300,9 +303,11 @@ class Worker:
             max_failures=self.config.env.max_failures,
         )
         seeds = matches.match_rng.integers(0, 2**64, len(lineups.table), dtype=np.uint64)[begin:end]
-        players = {MAIN: self.rollout.main} | self._bring(lineups.players, {}, fetch)
+        brought = self._bring(lineups.players, {}, fetch)
+        players = {MAIN: self.rollout.main} | brought
         matches.assign(replace(lineups, table=lineups.table[begin:end]), players, seeds)
         results = matches.play_all()
+        self._rest(brought)
         assert results.row is not None
         return replace(results, row=results.row + begin)
 
@@ -319,14 +324,13 @@ class Worker:
         return by_part(weights, [part.name for part in self.parts])
 
     def _bring(self, names: tuple[str, ...], known: Mapping[str, Seated], fetch: Fetch) -> dict[str, Seated]:
-        new = (name for name in names if name != MAIN and name not in known)
-        return {name: self._player(name, fetch) for name in new}
+        new = [name for name in names if name != MAIN and name not in known]
+        back = {name: self._resting.pop(name) for name in new if name in self._resting}
+        return {name: back.get(name) or self._player(name, fetch) for name in new}
 
     def _player(self, name: str, fetch: Fetch) -> Seated:
         if is_bot(name):
             return make_bot(name, self.env, self.parts)
-        if name in self._resting:
-            return self._resting.pop(name)
         if self._resting:
             # To copy a network takes several times as long as to load its weights.
             players = self._resting.pop(next(iter(self._resting)))
@@ -340,14 +344,11 @@ class Worker:
         return players
 
     def _rest(self, gone: Mapping[str, Seated]) -> None:
-        """Keep some of those who left: one may come back, or leave its networks to another.
-
-        Of an inference server's players it has the networks, until nobody keeps these.
-        """
-        if not self.channels:
+        """Keep some of those who left: one may come back, or leave its networks to another."""
+        if not self.channels:  # the server has those, under the names of its players
             past = {name: who for name, who in gone.items() if not is_bot(name)}
             self._resting |= cast(dict[str, tuple[Learning, ...]], past)
-            for name in [*self._resting][: -self.config.league.opponents]:
+            for name in [*self._resting][:-MOST_RESTING]:
                 del self._resting[name]
 
     def state(self) -> tuple[Tree, dict[str, Any]]:

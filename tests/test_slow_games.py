@@ -40,13 +40,13 @@ def test_a_row_tells_what_training_costs_beside_the_game(monkeypatch):
         "adapter": [Rate(32_000.0), Rate(36_000.0), Rate(27_000.0)],  # beside 40, 40 and 30 thousand
         "training": [
             Rate(20_000.0, ratings=0.0, seconds=2.0),
-            Rate(25_000.0, ratings=0.6, seconds=3.0),
+            Rate(24_000.0, ratings=0.6, seconds=3.0),
             Rate(30_000.0, ratings=0.0, seconds=1.0),  # as fast as the game: some luck
         ],
     }
-    # Ratios 0.5, 0.625 and 1.0, of which ratings leave nine tenths: 0.5625, 89 us for 50 of the bare game's.
+    # Ratios 0.5, 0.6 and 1.0: 83 us for 50 of the bare game's.
     shown = [
-        "x", "200", "4.0", "40,000", "0.90", "0.56", "0.45 to 0.90", "10.0%", "44%", "38.9",
+        "x", "200", "4.0", "40,000", "0.90", "0.60", "0.50 to 1.00", "10.0%", "40%", "33.3",
     ]  # fmt: skip
     assert row("x", rates) == shown
 

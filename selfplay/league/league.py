@@ -162,12 +162,14 @@ class League:
 
         A match is expected to be as long as those of the last rating; before one there is no limit.
         """
-        most, length = self._config.rating_games, self._anchored.length
-        if player.parent is None or not length:
+        most, length, teams = self._config.rating_games, self._anchored.length, self._num_teams
+        if not length:
             return most
-        learned = (player.agent_steps or 0) - (self._players[player.parent].agent_steps or 0)
+        before = 0 if player.parent is None else self._players[player.parent].agent_steps
+        learned = (player.agent_steps or 0) - (before or 0)
         number = int(self._config.rating_share * learned / (length * num_anchors))
-        return min(most, max(LEAST_RATED, number - number % self._num_teams))
+        least = LEAST_RATED + -LEAST_RATED % teams  # of which every team plays as many
+        return min(most, max(least, number - number % teams))
 
     def calibration_lineups(self) -> Lineups:
         """`CALIBRATION_GAMES` matches of random, player 0, against every anchor without a rating."""

@@ -273,40 +273,40 @@ def test_rows_by_player():
 
 
 def test_past_selves_who_left_come_back_or_leave_their_networks_to_others():
-    kept, _, fetch = opened()
-    fresh, learners, _ = opened()
-    fetched = []
+    worker, learners, fetch = opened()
+    names, fetched, networks, came_back = [part.name for part in worker.parts], [], {}, 0
+
+    def own(name):
+        """Other weights for every name."""
+        number = int(name.removeprefix("main-"))
+        return {path: x + x.dtype.type(number) for path, x in fetch(name).items()}
 
     def noted(name):
         fetched.append(name)
-        return fetch(name)
+        return own(name)
 
-    def sitting(worker):
-        players = worker.rollout.matches.players
-        return {name: [player.policy.value_mean.item() for player in who] for name, who in players.items()}
-
-    weights, networks = stamped(learners.weights(), [part.name for part in kept.parts], 0), {}
-    came_back = 0
-    for number, past in enumerate(([1, 2], [3, 4], [3, 5], [1, 6], [5, 7], [8], [6, 9])):
-        names = tuple(f"main-{k}" for k in past)
+    weights = stamped(learners.weights(), names, 0)
+    for number, past in enumerate(([1, 2], [3, 4], [5, 4], [1, 6], [5, 7], [8], [2, 9], [9, 2], [6])):
+        others = tuple(f"main-{k}" for k in past)
         table = [np.where(np.array(TEAMS) == team, 0, 1 + k) for k in range(len(past)) for team in (0, 1)]
-        lineups = Lineups((MAIN, *names), np.array(table, np.int32))
-        came_back += len(set(names) & set(kept._resting))
-        fresh._resting = {}
-        (batch, found), (wanted, _) = (
-            worker.collect(weights, number, lineups, how) for worker, how in ((kept, noted), (fresh, fetch))
-        )
-        for one, other in zip(batch, wanted, strict=True):
-            for name in ("logp", "value", "reward", "is_first"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-        assert found.present == tuple(kept.rollout.matches.ids)
-        seated = kept.rollout.matches.players
-        everyone = {id(player): player for who in (*seated.values(), *kept._resting.values()) for player in who}
-        assert len(everyone) == len(kept.parts) * (len(seated) + len(kept._resting))
-        assert not set(kept._resting) & set(seated)
-        assert len(kept._resting) <= CONFIG.league.opponents
+        lineups = Lineups((MAIN, *others), np.array(table, np.int32))
+        came_back += len(set(others) & set(worker._resting))
+        worker.collect(weights, number, lineups, noted)
+        seated = worker.rollout.matches.players
+        assert {MAIN, *others} <= set(seated)
+        if number == 5:  # beside training they come and go too
+            worker.play(weights, number, replace(lineups, players=(MAIN, "main-2")), [7, number], noted)
+            assert "main-2" in worker._resting
+        everyone = {
+            id(player): player for who in (*seated.values(), *worker._resting.values()) for player in who
+        }
+        assert len(everyone) == len(names) * (len(seated) + len(worker._resting))
+        assert not set(worker._resting) & set(seated)
         networks |= everyone
-        for name, values in sitting(kept).items():
-            tens = 0 if name == MAIN else int(name.removeprefix("main-"))
-            assert values == [10 * tens + k for k in range(len(kept.parts))]
-    assert came_back and len(networks) < len(kept.parts) * (1 + len(fetched))
+        for name, who in {**seated, **worker._resting}.items():
+            wanted = by_part(weights if name == MAIN else own(name), names)
+            for player, table in zip(who, wanted, strict=True):
+                state = player.policy.state_dict()
+                assert all(np.array_equal(state[path].numpy(), x) for path, x in table.items())
+    assert came_back
+    assert len(networks) < len(names) * (1 + len(fetched))

@@ -386,6 +386,27 @@ def test_ratings_by_long_matches_have_fewer(tmp_path, length, settings, number):
     assert (table == 0).sum(axis=0).tolist() == [len(table) / 2] * 2
 
 
+def test_ratings_of_three_teams_and_of_those_who_begin_anew_are_limited_too(tmp_path):
+    three = opened(tmp_path / "three", teams=(0, 1, 2), num_past=1)
+    line = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]] * 4)
+    met = results(["main-000000", "random"], line, np.where(line == 0, 1, 0))
+    three.rate("main-000000", replace(met, length=np.full(12, 1000, np.int32)), 0)
+    snapshot(three, 1000)
+    table = three.rating_lineups("main-001000").table
+    assert (table == 0).sum(axis=0).tolist() == [6, 6, 6]  # 16 are not for three
+
+    league = opened(tmp_path / "two", num_past=1, main_exploiters=1)
+    met = duel("main-000000", "random", 32, 0, 32)
+    league.rate("main-000000", replace(met, length=np.full(64, 50, np.int32)), 0)
+    slot = league.slots[1].name
+    for steps in (100_000, 50_000):  # of its first snapshot, and of that of the next life
+        name = league.add_snapshot(
+            {"w": np.zeros((2, 2), np.float32)}, version=1, iteration=1, agent_steps=steps, slot=slot
+        )
+        assert len(league.rating_lineups(name).table) == steps * 0.02 / 50
+        league.begin_anew(slot, 1)
+
+
 def test_a_resumed_league_knows_how_long_rating_matches_are(tmp_path):
     league = opened(tmp_path, num_past=1)
     met = duel("main-000000", "random", 32, 0, 32)
