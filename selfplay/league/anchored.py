@@ -16,6 +16,9 @@ from selfplay.matches import MatchResults
 RANDOM_PLAYER = "random"
 """The player that takes any legal action with equal probability; the origin of the ratings."""
 
+LEAST_RATED = 16
+"""Matches of a rating against each anchor, however long they are, unless `rating_games` are fewer."""
+
 
 class Anchored:
     """Sets ratings in the league's table of players, and in its store."""
@@ -40,6 +43,17 @@ class Anchored:
         """The ratings of the anchors that have one; random's is 0. Without winners, all of them."""
         known = self._calibrated if self._winners else self.names
         return {name: self._players[name].rating for name in self.names if name in known}
+
+    def games(self, most: int, decisions: float) -> int:
+        """Matches of a rating against each anchor, at most so many, which so many decisions pay for.
+
+        A match is expected to be as long as those of the last rating; before one there is no limit.
+        """
+        if not self.length:
+            return most
+        teams = max(self._teams) + 1  # each of them plays as many
+        number = int(decisions / (self.length * len(self.fixed())))
+        return min(most, max(LEAST_RATED + -LEAST_RATED % teams, number - number % teams))
 
     def uncalibrated(self) -> tuple[str, ...]:
         """Anchors that must meet random before anyone is rated against them; none where nobody wins."""

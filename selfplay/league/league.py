@@ -33,9 +33,6 @@ from selfplay.matches import LIVE, MAIN, Lineups, MatchResults
 CALIBRATION_GAMES = 2000
 """Matches that fix an anchor's rating; many, for every rating of every run rests on them."""
 
-LEAST_RATED = 16
-"""Matches of a rating against each anchor, however long they are, unless `rating_games` are fewer."""
-
 
 class League:
     """Players, their payoffs, qualities and ratings, and the generator that draws lineups."""
@@ -153,23 +150,16 @@ class League:
         return opponents.choose(self._config, self._slots[slot].role, scores, self._pool)
 
     def rating_lineups(self, name: str) -> Lineups:
-        """Matches of a player against every anchor that has a rating; player 0 is `name`."""
-        anchors = list(self.anchors)
-        return self._versus(name, anchors, self._rating_games(self._players[name], len(anchors)))
+        """Matches of a player against every anchor that has a rating; player 0 is `name`.
 
-    def _rating_games(self, player: Player, num_anchors: int) -> int:
-        """Against each anchor: `rating_games`, or as many as `rating_share` pays for.
-
-        A match is expected to be as long as those of the last rating; before one there is no limit.
+        `rating_games` against each, or as many as `rating_share` pays for.
         """
-        most, length, teams = self._config.rating_games, self._anchored.length, self._num_teams
-        if not length:
-            return most
+        player = self._players[name]
         before = 0 if player.parent is None else self._players[player.parent].agent_steps
-        learned = (player.agent_steps or 0) - (before or 0)
-        number = int(self._config.rating_share * learned / (length * num_anchors))
-        least = LEAST_RATED + -LEAST_RATED % teams  # of which every team plays as many
-        return min(most, max(least, number - number % teams))
+        payable = self._config.rating_share * ((player.agent_steps or 0) - (before or 0))
+        return self._versus(
+            name, list(self.anchors), self._anchored.games(self._config.rating_games, payable)
+        )
 
     def calibration_lineups(self) -> Lineups:
         """`CALIBRATION_GAMES` matches of random, player 0, against every anchor without a rating."""
