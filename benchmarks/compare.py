@@ -50,13 +50,16 @@ class Contestant:
     )
     settings: Mapping[str, str] = field(default_factory=dict)  # workload -> one line; peers print their own
     ours: bool = False
+    half: bool = False  # ours, learning in bfloat16, which no other does; its floor is another
 
     @property
     def python(self) -> Path:
         return PEERS / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
 
 
-def _ours(num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int]]) -> Contestant:
+def _ours(
+    num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int]], half: bool = False
+) -> Contestant:
     """`selfplay bench`; tuned: workload -> (matches at once, minibatches), the best of a few.
 
     self_play: share of matches against the present self, which is all that the peers play.
@@ -68,13 +71,13 @@ def _ours(num_workers: int, self_play: float, tuned: Mapping[str, tuple[int, int
             "--rollout.num-workers", str(num_workers), "--league.self-play", str(self_play),
             "--rollout.num-games", str(num_games),
             "--ppo.num-minibatches", str(minibatches),
-            "--rollout.staleness", staleness,
+            "--rollout.staleness", staleness, "--ppo.autocast", str(half).lower(),
         ]  # fmt: skip
         settings[workload] = (
             f"num_games {num_games}, minibatches {minibatches}, Ray workers {num_workers}, "
-            f"staleness {staleness}"
+            f"staleness {staleness}{', learning in bfloat16' if half else ''}"
         )
-    return Contestant(arguments, settings=settings, ours=True)
+    return Contestant(arguments, settings=settings, ours=True, half=half)
 
 
 def _peer(module: str, *options: str, workloads: Iterable[str] = WORKLOADS, own: bool = True) -> Contestant:
@@ -91,11 +94,12 @@ OUR_RUNS = {
 }
 
 # fmt: off
+TWO_WORKERS = {
+    "cartpole": (4096, 4), "connect_four": (4096, 8), "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
+}
 CONTESTANTS = {
-    "selfplay": _ours(2, 1.0, {
-        "cartpole": (4096, 4), "connect_four": (4096, 8),
-        "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
-    }),
+    "selfplay": _ours(2, 1.0, TWO_WORKERS),
+    "selfplay_bfloat16": _ours(2, 1.0, TWO_WORKERS, half=True),
     "selfplay_league": _ours(2, 0.8, {"connect_four": (2048, 4)}),
     "selfplay_one_process": _ours(0, 1.0, {
         "cartpole": (2048, 4), "connect_four": (2048, 8),
@@ -204,8 +208,9 @@ def compare(names: Sequence[str], workload: str, seconds: float, rounds: int) ->
 
 def table(workload: str, scores: Mapping[str, Score]) -> Table:
     """A row for each contestant, those without a result too."""
-    ours = [score.speed for name, score in scores.items() if CONTESTANTS[name].ours and score.measured]
-    floors = [run.floor for score in scores.values() for run in score.measured if run.floor]
+    equals = {name: score for name, score in scores.items() if not CONTESTANTS[name].half}
+    ours = [score.speed for name, score in equals.items() if CONTESTANTS[name].ours and score.measured]
+    floors = [run.floor for score in equals.values() for run in score.measured if run.floor]
     floor = statistics.median(floors) if floors else None
     shown = Table(title=workload, title_justify="left")
     for column in ("", "decisions/s", "min – max", "rows/s", "ours / it", "of the floor", "GiB"):

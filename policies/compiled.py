@@ -103,9 +103,16 @@ class Compiled:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
         return _encoded(self._bound, obs, rows)
 
-    def addresses(self) -> np.ndarray:
-        """Where the parameters lie now, and mean and std of the value."""
-        return self._bound.addresses
+    def addresses(self, half: bool | None) -> tuple[np.ndarray, list[Tensor]]:
+        """Where the parameters lie now, and mean and std of the value; and these, which keep them there.
+
+        half: not None for copies of the weights in bfloat16.
+        """
+        bound = self._bound
+        if half is None:
+            return bound.addresses, bound.kept
+        kept = [x.to(torch.bfloat16) if x.dim() == 2 else x for x in bound.kept]
+        return np.array([x.data_ptr() for x in kept], np.int64), kept
 
     def step(self, obs: Mapping[str, np.ndarray], is_first: np.ndarray, state: np.ndarray) -> Stepped:
         """obs leaves [R, ...], is_first [R] bool, state [L, 2, R, H]."""
@@ -208,7 +215,7 @@ def _draw(  # type: ignore[no-untyped-def]
 def _piece(x, is_first, state, rows, address, widths, y):  # type: ignore[no-untyped-def]
     number, units, at = len(rows), state.shape[3], 2 * widths.shape[0]
     below = np.empty((number, widths[-1] if len(widths) else x.shape[1]), np.float32)
-    network_kernels.encode(x, address, widths, below[:, : below.shape[1]])
+    network_kernels.encode(x, address, widths, None, below[:, : below.shape[1]])
     gates, hidden_in = np.empty((number, 4 * units), np.float32), np.empty((number, units), np.float32)
     for layer in range(state.shape[0]):
         hidden = state[layer, 0]

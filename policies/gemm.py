@@ -1,7 +1,8 @@
-"""MKL's float32 GEMM as kernels call it: a forward or an unroll needs no interpreter between its products.
+"""MKL's GEMM as kernels call it: a forward or an unroll needs no interpreter between its products.
 
 torch has MKL within it. Where `policies.linear` takes another GEMM, or torch has none of MKL, kernels have
-none: `AVAILABLE` is False.
+none: `AVAILABLE` is False. Of float32, or of bfloat16 with sums in float32, for which some processors have
+units that are several times as fast: `HALF` tells whether this one does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -18,7 +20,8 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
+from torch import Tensor
 
 from policies import activations, linear
 from policies.activations import JIT, forget_stale
@@ -26,7 +29,7 @@ from policies.linear import ONEDNN, PIECE
 
 forget_stale(__file__, activations, linear)
 
-_SGEMM, _SET_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
+_SINGLE, _HALF, _SET_THREADS = "sgemm_", "gemm_bf16bf16f32_", "MKL_Set_Num_Threads_Local"
 
 
 def _find() -> bool:
@@ -35,15 +38,17 @@ def _find() -> bool:
     if ONEDNN or not path.exists():
         return False
     library = ctypes.CDLL(str(path))
-    if not all(hasattr(library, name) for name in (_SGEMM, _SET_THREADS)):
+    names = _SINGLE, _HALF, _SET_THREADS
+    if not all(hasattr(library, name) for name in names):
         return False
-    for name in (_SGEMM, _SET_THREADS):
+    for name in names:
         address = ctypes.cast(getattr(library, name), ctypes.c_void_p)
         llvm.add_symbol(f"selfplay_{name}", address.value)
     return True
 
 
 AVAILABLE = _find()
+HALF = AVAILABLE and torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 @contextlib.contextmanager
@@ -57,46 +62,40 @@ def left_to_torch() -> Iterator[None]:
         AVAILABLE = before
 
 
-@intrinsic
-def _sgemm(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
-    """BLAS's routine: C [m, n] = A @ B + beta C by columns, A and B turned where so told; all by address."""
+def _routine(name: str) -> Any:
+    @intrinsic
+    def call(typing_context, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
+        """BLAS's: C [m, n] = A @ B + beta C by columns, A and B turned where so told; all by address."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer, letter = ir.IntType(8).as_pointer(), ir.IntType(8)
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            pointer, letter = ir.IntType(8).as_pointer(), ir.IntType(8)
 
-        def kept(value):  # type: ignore[no-untyped-def]
-            return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
+            def kept(value):  # type: ignore[no-untyped-def]
+                return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
 
-        def turned(flag):  # type: ignore[no-untyped-def]
-            return kept(builder.select(flag, ir.Constant(letter, ord("T")), ir.Constant(letter, ord("N"))))
+            def turned(flag):  # type: ignore[no-untyped-def]
+                yes, no = (ir.Constant(letter, ord(each)) for each in "TN")
+                return kept(builder.select(flag, yes, no))
 
-        def size(value):  # type: ignore[no-untyped-def]
-            return kept(builder.trunc(value, ir.IntType(32)))
+            def size(value):  # type: ignore[no-untyped-def]
+                return kept(builder.trunc(value, ir.IntType(32)))
 
-        first, second = turned(arguments[0]), turned(arguments[1])
-        rows, columns, inner, lda, ldb, ldc = (size(arguments[i]) for i in (2, 3, 4, 6, 8, 11))
-        a, b, c = (builder.inttoptr(arguments[i], pointer) for i in (5, 7, 10))
-        one, beta = kept(ir.Constant(ir.FloatType(), 1.0)), kept(arguments[9])
-        kind = ir.FunctionType(ir.VoidType(), [pointer] * 13)
-        function = cgutils.get_or_insert_function(builder.module, kind, f"selfplay_{_SGEMM}")
-        builder.call(function, [first, second, rows, columns, inner, one, a, lda, b, ldb, beta, c, ldc])
-        return context.get_dummy_value()
+            first, second = turned(arguments[0]), turned(arguments[1])
+            rows, columns, inner, lda, ldb, ldc = (size(arguments[i]) for i in (2, 3, 4, 6, 8, 11))
+            a, b, c = (builder.inttoptr(arguments[i], pointer) for i in (5, 7, 10))
+            one, beta = kept(ir.Constant(ir.FloatType(), 1.0)), kept(arguments[9])
+            kind = ir.FunctionType(ir.VoidType(), [pointer] * 13)
+            function = cgutils.get_or_insert_function(builder.module, kind, f"selfplay_{name}")
+            builder.call(function, [first, second, rows, columns, inner, one, a, lda, b, ldb, beta, c, ldc])
+            return context.get_dummy_value()
 
-    sizes, where = types.intp, types.intp
-    return types.none(
-        types.boolean,
-        types.boolean,
-        sizes,
-        sizes,
-        sizes,
-        where,
-        sizes,
-        where,
-        sizes,
-        types.float32,
-        where,
-        sizes,
-    ), generate
+        sizes, where, beta = [types.intp] * 3, [types.intp] * 2, types.float32
+        return types.none(types.boolean, types.boolean, *sizes, *where, *where, beta, *where), generate
+
+    return call
+
+
+_sgemm, _half_gemm = _routine(_SINGLE), _routine(_HALF)
 
 
 @intrinsic
@@ -115,12 +114,18 @@ def set_num_threads(number):  # type: ignore[no-untyped-def]
     return _set_threads(number)
 
 
-@intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+def _pointer_to(kind: Any) -> Any:
+    @intrinsic
+    def pointer(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.float32)(types.intp), generate
+        return types.CPointer(kind)(types.intp), generate
+
+    return pointer
+
+
+_pointer, _words = _pointer_to(types.float32), _pointer_to(types.uint32)
 
 
 @numba.njit(inline="always", **JIT)
@@ -130,47 +135,135 @@ def floats(address, number):  # type: ignore[no-untyped-def]
 
 
 # Rows of matrices below may lie apart, the numbers of one lie side by side; weights lie without gaps. To BLAS
-# each matrix is transposed, so that it gets both in turn.
+# each matrix is transposed, so that it gets both in turn. All factors of a product are float32, or all are
+# bfloat16, the upper halves of float32 numbers as uint16; its result is float32.
+
+
+@numba.njit(inline="always", **JIT)
+def _rounded_row(x, y):  # type: ignore[no-untyped-def]
+    """y [N] uint16 = x [N] uint32, bits of float32, rounded to the nearest bfloat16, else the even one."""
+    for j in range(len(x)):
+        word = x[j]
+        near = (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)  # rounding would carry it to 0
+        y[j] = np.uint16(np.uint32(0x7FC0) if nan else near)
+
+
+@numba.njit(**JIT)
+def round_to(x, y):  # type: ignore[no-untyped-def]
+    """y [M, N] = x [M, N] as bfloat16; nothing where `factor` gave x itself for y."""
+    if y.itemsize == 2:
+        for r in range(x.shape[0]):
+            bits = numba.carray(_words(x.ctypes.data + r * x.strides[0]), (x.shape[1],))
+            _rounded_row(bits, y[r])
+
+
+def place(x: np.ndarray, half: bool | None) -> np.ndarray:
+    """For x [..., N] as a factor: x itself, or if `half` is not None as much for bfloat16."""
+    return x if half is None else np.empty(x.shape, np.uint16)
+
+
+@overload(place)
+def _place(x, half):  # type: ignore[no-untyped-def]
+    if isinstance(half, types.NoneType):
+        return lambda x, half: x
+    return lambda x, half: np.empty(x.shape, np.uint16)
+
+
+@numba.njit(**JIT)
+def factor(x, half):  # type: ignore[no-untyped-def]
+    """x [M, N] as a factor, as `place` has it."""
+    y = place(x, half)
+    round_to(x, y)
+    return y
 
 
 @numba.njit(inline="always", **JIT)
 def _distance(x):  # type: ignore[no-untyped-def]
     """From row to row, in numbers."""
-    return max(x.strides[0] // 4, x.shape[1], 1)
+    return max(x.strides[0] // x.itemsize, x.shape[1], 1)
+
+
+@numba.njit(inline="always", **JIT)
+def _multiply(half, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
+    if half:
+        _half_gemm(turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
+    else:
+        _sgemm(turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
+
+
+ROWS = 256
+"""Multiplied at once where products are so fast that a result which leaves the second cache takes longer."""
+
+
+@numba.njit(inline="always", **JIT)
+def _rows(x, rows):  # type: ignore[no-untyped-def]
+    """Of a product's rows, as many at once; rows: with bfloat16."""
+    return rows if x.itemsize == 2 else max(1, x.shape[0])
 
 
 @numba.njit(**JIT)
 def matmul_t(x, weight, y, add):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address."""
     (m, k), n = x.shape, y.shape[1]
-    share = np.float32(1.0 if add else 0.0)
-    _sgemm(
-        True, False, n, m, k, weight, k, x.ctypes.data, _distance(x), share, y.ctypes.data, _distance(y)
-    )  # fmt: skip
+    share, some = np.float32(1.0 if add else 0.0), _rows(x, ROWS)
+    for start in range(0, m, some):
+        a, c = x[start:], y[start:]
+        _multiply(
+            x.itemsize == 2, True, False, n, min(some, m - start), k, weight, k, a.ctypes.data, _distance(a),
+            share, c.ctypes.data, _distance(c),
+        )  # fmt: skip
 
 
 @numba.njit(**JIT)
 def matmul(x, weight, y):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [K, N]; weight by its address."""
     (m, k), n = x.shape, y.shape[1]
-    share = np.float32(0.0)
-    _sgemm(
-        False, False, n, m, k, weight, n, x.ctypes.data, _distance(x), share, y.ctypes.data, _distance(y)
-    )  # fmt: skip
+    share, some = np.float32(0.0), _rows(x, ROWS)
+    for start in range(0, m, some):
+        a, c = x[start:], y[start:]
+        _multiply(
+            x.itemsize == 2, False, False, n, min(some, m - start), k, weight, n, a.ctypes.data, _distance(a),
+            share, c.ctypes.data, _distance(c),
+        )  # fmt: skip
+
+
+@numba.njit(**JIT)
+def _add_products(first, second, total):  # type: ignore[no-untyped-def]
+    """total [K, N] += first [M, K].T @ second [M, N]."""
+    k, n = total.shape
+    some = max(1, first.shape[0]) if first.itemsize == 2 else PIECE
+    for start in range(0, first.shape[0], some):
+        rows, a, b = min(some, first.shape[0] - start), first[start:], second[start:]
+        _multiply(
+            first.itemsize == 2, False, True, n, k, rows, b.ctypes.data, _distance(b), a.ctypes.data,
+            _distance(a), np.float32(1.0), total.ctypes.data, n,
+        )  # fmt: skip
 
 
 @numba.njit(**JIT)
 def add_weight_gradient(grad, x, total):  # type: ignore[no-untyped-def]
     """total [N, K] += grad [M, N].T @ x [M, K] where N < K, else total [K, N] += x.T @ grad."""
-    narrow = grad.shape[1] < x.shape[1]
-    first, second = (grad, x) if narrow else (x, grad)
-    k, n = total.shape
-    for start in range(0, grad.shape[0], PIECE):
-        rows, a, b = min(PIECE, grad.shape[0] - start), first[start:], second[start:]
-        _sgemm(
-            False, True, n, k, rows, b.ctypes.data, _distance(b), a.ctypes.data, _distance(a),
-            np.float32(1.0), total.ctypes.data, n,
-        )  # fmt: skip
+    if grad.shape[1] < x.shape[1]:
+        _add_products(grad, x, total)
+    else:
+        _add_products(x, grad, total)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x [M, K] @ weight [N, K].T of bfloat16 -> [M, N] float32, as kernels multiply.
+
+    weight, or both, may be transposed views of matrices without gaps.
+    """
+    y, factor = np.empty((len(x), len(weight)), np.float32), x.view(torch.uint16).numpy()
+    if not x.is_contiguous():
+        y[:] = 0
+        _add_products(factor.T, weight.t().view(torch.uint16).numpy(), y)
+    elif weight.is_contiguous():
+        matmul_t(factor, weight.data_ptr(), y, False)
+    else:
+        matmul(factor, weight.data_ptr(), y)
+    return torch.from_numpy(y)
 
 
 TILE = 16

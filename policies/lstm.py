@@ -53,7 +53,7 @@ def _forward(
         entering = torch.empty_like(states[0]) if hidden_in is None else hidden_in
         g, first, h, c, b, *written = _arrays(gates, is_first, *state, bias, entering, *states)
         assert weight.is_contiguous()
-        unroll_kernels.forward(g, first, h, c, weight.data_ptr(), b, *written)
+        unroll_kernels.forward(g, first, h, c, weight.data_ptr(), b, None, *written)
         return states
 
     g, first, b, (h, c) = gates.numpy(), is_first.numpy(), bias.detach().numpy(), states.numpy()
@@ -109,7 +109,7 @@ def _backward(
     if gemm.AVAILABLE:
         *read, dg, db = _arrays(output_grad, gates, is_first, first_cell, cells, gate_grad, bias_grad)
         assert weight.is_contiguous()
-        unroll_kernels.backward(*read, weight.data_ptr(), dg, db)
+        unroll_kernels.backward(*read, weight.data_ptr(), dg, dg, db)
         return
 
     length, lanes, width = cells.shape

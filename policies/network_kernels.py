@@ -3,7 +3,8 @@
 What it does with `policies.encoders.mlp`, `policies.lstm` and `policies.linear`, where kernels can call the
 GEMM. All weights and all their gradients come by address, in this order: weight and bias of each encoder
 layer; input weight, hidden weight and bias of each LSTM; weight and bias of the output. T steps, N lanes,
-M = T * N; few enough for all that lies between to stay in a cache.
+M = T * N; few enough for all that lies between to stay in a cache. half: None, or anything else where the
+weights are bfloat16; then so are all other factors of products, and nothing else is.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ def copy(x, y):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)
-def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
+def encode(x, address, widths, half, y):  # type: ignore[no-untyped-def]
     """x [M, F] through the encoder's layers to y [M, K]; gives x and what each of them put out [M, ...]."""
     rows, layers = x.shape[0], widths.shape[0]
     inputs = [x[:, : x.shape[1]]]
     for k in range(layers):
         out = y if k == layers - 1 else np.empty((rows, widths[k]), np.float32)[:, : widths[k]]
-        gemm.matmul_t(inputs[-1], address[2 * k], out, False)
+        gemm.matmul_t(gemm.factor(inputs[-1], half), address[2 * k], out, False)
         shift_and_cut(out, address[2 * k + 1])
         inputs.append(out)
     if layers == 0:
@@ -72,7 +73,7 @@ def encode(x, address, widths, y):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)
-def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-def]
+def forward(x, is_first, state, address, widths, half, y):  # type: ignore[no-untyped-def]
     """x [M, F], is_first [T, N], state [L, 2, N, H] -> y [M, K], written, and what `backward` needs.
 
     x and the outputs of the encoder's layers. Of every LSTM: what enters it, its input and its hidden state
@@ -85,18 +86,19 @@ def forward(x, is_first, state, address, widths, y):  # type: ignore[no-untyped-
     gates = [np.empty((length, lanes, 4 * units), np.float32) for _ in range(layers)]
     cells = [np.empty((length, lanes, units), np.float32) for _ in range(layers)]
     top = np.empty((length, lanes, units), np.float32)
-    inputs = encode(x, address, widths, entering[0].reshape(rows, width + units)[:, :width])
+    inputs = encode(x, address, widths, half, entering[0].reshape(rows, width + units)[:, :width])
     at = 2 * widths.shape[0]
     for layer in range(layers):
         both, out = entering[layer], top if layer == layers - 1 else entering[layer + 1]
         below, flat = both.reshape(rows, width + units)[:, :width], gates[layer].reshape(rows, 4 * units)
-        gemm.matmul_t(below, address[at], flat, False)
+        gemm.matmul_t(gemm.factor(below, half), address[at], flat, False)
         unroll_kernels.forward(
             gates[layer], is_first, state[layer, 0][:, :units], state[layer, 1], address[at + 1],
-            gemm.floats(address[at + 2], 4 * units), both[:, :, width:], out[:, :, :units], cells[layer],
+            gemm.floats(address[at + 2], 4 * units), half, both[:, :, width:], out[:, :, :units],
+            cells[layer],
         )  # fmt: skip
         width, at = units, at + 3
-    gemm.matmul_t(top.reshape(rows, units), address[at], y, False)
+    gemm.matmul_t(gemm.factor(top.reshape(rows, units), half), address[at], y, False)
     shift(y, address[at + 1])
     return inputs, entering, gates, cells, top
 
@@ -127,18 +129,23 @@ def _zeros(outputs, inputs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)
-def _add(grad, x, weights, bias):  # type: ignore[no-untyped-def]
-    """A linear layer's share, of grad [M, N] and its input x [M, K], to the sums of weights and bias."""
+def _add(grad, x, half, weights, bias):  # type: ignore[no-untyped-def]
+    """A linear layer's share, of grad [M, N] and its input x [M, K], to the sums of weights and bias.
+
+    Gives grad as a factor.
+    """
     for r in range(grad.shape[0]):
         row = _row(grad, r)
         for j in range(grad.shape[1]):
             bias[j] += row[j]
-    gemm.add_weight_gradient(grad, x, weights)
+    grad_factor = gemm.factor(grad, half)
+    gemm.add_weight_gradient(grad_factor, gemm.factor(x, half), weights)
+    return grad_factor
 
 
 @numba.njit(**JIT)
 def backward(  # type: ignore[no-untyped-def]
-    grad, is_first, state, inputs, entering, gates, cells, top, address, weights, biases
+    grad, is_first, state, inputs, entering, gates, cells, top, address, half, weights, biases
 ):
     """From grad [M, K] of `forward`'s y to all weights' gradients, which are added to `sums`.
 
@@ -146,20 +153,19 @@ def backward(  # type: ignore[no-untyped-def]
     """
     (length, lanes), rows, layers, units = is_first.shape, grad.shape[0], state.shape[0], state.shape[3]
     at, encoders = address.shape[0] - 4, len(inputs) - 1  # after the output come mean and std of the value
-    _add(grad, top.reshape(rows, units), weights[-1], biases[-1])
+    grad_factor = _add(grad, top.reshape(rows, units), half, weights[-1], biases[-1])
     below = top.reshape(rows, units)  # what stood there is not needed any more
-    gemm.matmul(grad, address[at], below)
+    gemm.matmul(grad_factor, address[at], below)
     for layer in range(layers - 1, -1, -1):
         at -= 3
         width = entering[layer].shape[2] - units
+        factors = gemm.place(gates[layer], half)
         unroll_kernels.backward(  # the gates' gradient takes their place
             below.reshape(length, lanes, units), gates[layer], is_first, state[layer, 1], cells[layer],
-            address[at + 1], gates[layer], biases[encoders + layer],
+            address[at + 1], gates[layer], factors, biases[encoders + layer],
         )  # fmt: skip
-        flat = gates[layer].reshape(rows, 4 * units)
-        gemm.add_weight_gradient(
-            flat, entering[layer].reshape(rows, width + units), weights[encoders + layer]
-        )
+        flat, both = factors.reshape(rows, 4 * units), entering[layer].reshape(rows, width + units)
+        gemm.add_weight_gradient(flat, gemm.factor(both, half), weights[encoders + layer])
         if layer or encoders:
             below = np.empty((rows, width), np.float32)
             gemm.matmul(flat, address[at], below)
@@ -169,10 +175,10 @@ def backward(  # type: ignore[no-untyped-def]
             passed, row = _row(y, r), _row(below, r)
             for j in range(y.shape[1]):
                 row[j] = row[j] if passed[j] > F32(0.0) else F32(0.0)
-        _add(below, x, weights[k], biases[k])
+        grad_factor = _add(below, x, half, weights[k], biases[k])
         if k:
             grad_x = np.empty((rows, x.shape[1]), np.float32)
-            gemm.matmul(below, address[2 * k], grad_x)
+            gemm.matmul(grad_factor, address[2 * k], grad_x)
             below = grad_x
 
 

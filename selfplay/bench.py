@@ -270,8 +270,8 @@ def make_report(
         gemm_gflops_mkl=floor.mkl._asdict(),
         split=_split(measured),
         floor_split={
-            "acting": acted * floor.work.act_flops / floor.gemm.all_cores / 1e9 / seconds,
-            "learning": learned * floor.work.learn_flops / floor.gemm.all_cores / 1e9 / seconds,
+            "acting": acted * floor.work.act_flops / floor.act_gflops / 1e9 / seconds,
+            "learning": learned * floor.work.learn_flops / floor.learn_gflops / 1e9 / seconds,
         },
     )
 

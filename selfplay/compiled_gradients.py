@@ -73,7 +73,7 @@ class CompiledGradients:
     def of(cls, policy: Policy, config: PPOConfig) -> CompiledGradients | None:
         """None where something in the loss, or of what is to be learned, is more than the kernel has."""
         layers, head = policy.compiled, policy.head
-        if layers is None or type(head) is not CategoricalHead or config.magnet_coef or config.autocast:
+        if layers is None or type(head) is not CategoricalHead or config.magnet_coef:
             return None
         whole = len(layers.params) == len(list(policy.parameters()))
         return cls(policy, layers, head, config) if whole else None
@@ -106,12 +106,14 @@ class CompiledGradients:
 
         Gives the means [5] of `losses.ppo_loss` and of a magnet's, 0.
         """
-        sums = np.zeros(6)
+        sums, half = np.zeros(6), True if self._config.autocast else None
+        address, _kept = self._layers.addresses(half)
         _gradients(
             *arrays,
             lanes,
-            self._layers.addresses(),
+            address,
             self._layers.widths,
+            half,
             np.array([grads[k].data_ptr() for k in self._order], np.int64),
             np.float32(self._policy.value_mean),
             np.float32(self._policy.value_std),
@@ -142,12 +144,12 @@ def _pick(x, lanes):  # type: ignore[no-untyped-def]
 
 @numba.njit(**EXACT)
 def _gradients(  # type: ignore[no-untyped-def]
-    x, is_first, state, legal, choice, elements, lanes, address, widths, grad_address, value_mean, value_std,
-    bounds, value_coef, entropy_coef, sums,
+    x, is_first, state, legal, choice, elements, lanes, address, widths, half, grad_address, value_mean,
+    value_std, bounds, value_coef, entropy_coef, sums,
 ):  # fmt: skip
     """Gradients of the mean loss over these lanes [K], to grad_address; sums [6] get the loss's added.
 
-    `Arrays` of N lanes; addresses and widths as `policies.network_kernels` has them; bounds: of
+    `Arrays` of N lanes; addresses, widths and half as `policies.network_kernels` has them; bounds: of
     `loss_kernels.ppo`.
     """
     threads = gemm.set_num_threads(np.int32(1))
@@ -163,7 +165,7 @@ def _gradients(  # type: ignore[no-untyped-def]
         entering = _pick(state.reshape(layers * 2, count, units), part).reshape(layers, 2, len(part), units)
         output = np.empty((rows, choices + 1), np.float32)
         kept = network_kernels.forward(
-            _pick(x, part).reshape(rows, inputs), opens, entering, address, widths, output
+            _pick(x, part).reshape(rows, inputs), opens, entering, address, widths, half, output
         )
         allowed = _pick(legal, part).reshape(rows, choices)
         chosen = _pick(choice.reshape(length, count, 1), part).reshape(rows)
@@ -172,7 +174,7 @@ def _gradients(  # type: ignore[no-untyped-def]
             output, allowed, chosen, old_logp, advantage, target, value_mean, value_std, bounds, coefficients,
             sums,
         )  # fmt: skip
-        network_kernels.backward(grad, opens, entering, *kept, address, weights, biases)
+        network_kernels.backward(grad, opens, entering, *kept, address, half, weights, biases)
     network_kernels.write(weights, biases, widths, units, grad_address)
     gemm.set_num_threads(threads)
 

@@ -236,7 +236,7 @@ class PPOConfig(Section):
     magnet_iterations: Count = Field(
         default=100, description="iterations between moves of the magnet to the current policy"
     )
-    autocast: bool = Field(default=False, description="learn in bfloat16; cuda only")
+    autocast: bool = Field(default=False, description="learn in bfloat16; on CUDA, or on a CPU with AMX")
 
 
 class StopConfig(Section):

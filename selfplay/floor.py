@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from policies import linear
-from policies.gemm import left_to_torch
+from policies.gemm import left_to_torch, product
 from policies.linear import matmul_t
 from selfplay.config import Config
 from selfplay.engine import choose_device, cuda_here, make_learners
@@ -82,6 +82,13 @@ class Rate(NamedTuple):
     all_cores: float  # every core with a thread and matrices of its own
 
 
+class _Rates(NamedTuple):
+    """GFLOP/s of each."""
+
+    act: float
+    learn: float
+
+
 @dataclass(frozen=True, slots=True)
 class Floor:
     """What the machine could do if a decision were nothing but its matrix products."""
@@ -89,6 +96,8 @@ class Floor:
     work: Work
     gemm: Rate  # as the network multiplies, acting and learning in their proportion
     mkl: Rate  # the same with torch.mm
+    act_gflops: float  # `gemm.all_cores` of acting alone
+    learn_gflops: float
     decisions_per_s: float  # each acted once and learned from: gemm.all_cores / flops
 
 
@@ -99,31 +108,37 @@ class Ruler:
         """num_workers: rollouts, at least 1; num_threads: cores, which are the learner's threads too."""
         self._device, self._precision = choose_device(config, cuda_here()), _precision(config)
         self._threads = num_threads
-        with _summed_as_on(self._device):
-            self._work = count_work(config, num_workers, num_threads if self._device == "cpu" else 1)
-        self._noted: list[float] = []
+        on_cpu, half = self._device == "cpu", self._precision == torch.bfloat16
+        self._learn_by = product if on_cpu and half else matmul_t
+        # Only a CPU's products of float32 are slower where much is summed.
+        with contextlib.nullcontext() if on_cpu and not half else _summed_at_once():
+            self._work = count_work(config, num_workers, num_threads if on_cpu else 1)
+        self._noted: list[_Rates] = []
 
     def note(self) -> None:
-        """Measure the rate of the network's products on all cores now."""
-        self._noted.append(self._rate(matmul_t, self._threads))
+        """Measure the rates of the network's products on all cores now."""
+        self._noted.append(self._rates(matmul_t, self._learn_by, self._threads))
 
     def floor(self) -> Floor:
         """By the mean of what was noted."""
-        all_cores = statistics.fmean(self._noted)
-        gemm = Rate(self._rate(matmul_t, 1), all_cores)
-        mkl = Rate(*(self._rate(_mm, number) for number in (1, self._threads)))
-        return Floor(self._work, gemm, mkl, all_cores * 1e9 / (self._work.act_flops + self._work.learn_flops))
+        act, learn = map(statistics.fmean, zip(*self._noted, strict=True))
+        all_cores = statistics.fmean(map(self._together, self._noted))
+        gemm = Rate(self._together(self._rates(matmul_t, self._learn_by, 1)), all_cores)
+        mkl = Rate(*(self._together(self._rates(_mm, _mm, number)) for number in (1, self._threads)))
+        decisions_per_s = all_cores * 1e9 / (self._work.act_flops + self._work.learn_flops)
+        return Floor(self._work, gemm, mkl, act, learn, decisions_per_s)
 
-    def _rate(self, multiply: Multiply, num_threads: int) -> float:
-        """GFLOP/s of acting and learning in their proportion."""
+    def _rates(self, act_by: Multiply, learn_by: Multiply, num_threads: int) -> _Rates:
         work, device = self._work, self._device
-        act = flops_per_s(work.act, multiply, num_threads)
-        if device == "cpu":
-            learn = flops_per_s(work.learn, multiply, num_threads)
-        else:
-            learn = flops_per_s(work.learn, multiply, 1, device, self._precision)
-        seconds = work.act_flops / act + work.learn_flops / learn
-        return (work.act_flops + work.learn_flops) / seconds / 1e9
+        act = flops_per_s(work.act, act_by, num_threads)
+        threads = num_threads if device == "cpu" else 1
+        learn = flops_per_s(work.learn, learn_by, threads, device, self._precision)
+        return _Rates(act / 1e9, learn / 1e9)
+
+    def _together(self, rates: _Rates) -> float:
+        """Of acting and learning in their proportion."""
+        act, learn = self._work.act_flops, self._work.learn_flops
+        return (act + learn) / (act / rates.act + learn / rates.learn)
 
 
 def _mm(x: Tensor, weight: Tensor) -> Tensor:
@@ -145,10 +160,10 @@ def count_work(config: Config, num_workers: int, num_threads: int) -> Work:
 
 
 @contextlib.contextmanager
-def _summed_as_on(device: str) -> Iterator[None]:
-    """Weights' gradients are summed in pieces on a CPU alone."""
+def _summed_at_once() -> Iterator[None]:
+    """Within this, weights' gradients are not summed in pieces."""
     before = linear.PIECE
-    linear.PIECE = before if device == "cpu" else sys.maxsize
+    linear.PIECE = sys.maxsize
     try:
         yield
     finally:

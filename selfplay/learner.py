@@ -278,7 +278,9 @@ class Learner:
     def _gradients(self, batch: Batch, entropy_coef: float | Tensor, grads: list[Tensor]) -> Tensor:
         """The mean loss's gradients over these lanes, to `grads`; gives its terms' means (`_TERMS`)."""
         config, policy = self.config, self.policy
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
+        # On a CPU only the compiled gradients know bfloat16.
+        half = config.autocast and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             out = policy.unroll(batch.obs, batch.is_first, batch.state)
             reference = self._magnet_head(batch)
         logp, entropy = policy.head.evaluate(out.head, batch.mask, batch.action)

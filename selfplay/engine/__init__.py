@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from policies import gemm
+from selfplay.compiled_gradients import CompiledGradients
 from selfplay.config import Config, resolve_num_workers
 from selfplay.data_parallel import Siblings
 from selfplay.errors import UserError
@@ -160,9 +162,24 @@ def choose_device(config: Config, has_gpu: bool) -> str:
         raise UserError("device=cuda, but no CUDA device is visible; allowed here: auto, cpu")
     if config.device == "cpu" or not has_gpu:
         if config.ppo.autocast:
-            raise UserError("ppo.autocast=true needs a CUDA device; set it to false to learn on the CPU")
+            _check_half(config)
         return "cpu"
     return "cuda"
+
+
+def _check_half(config: Config) -> None:
+    """Refuse what a CPU cannot learn in bfloat16: anything but compiled gradients."""
+    if not gemm.HALF:
+        raise UserError(
+            "ppo.autocast=true needs a CUDA device, or a processor with AMX; set it to false to learn here"
+        )
+    for part, policy in make_policies(config, make_game(config, 1), config.seed).items():
+        if CompiledGradients.of(policy, config.ppo) is None:
+            raise UserError(
+                f"ppo.autocast=true: on a CPU the network of {part} cannot learn in bfloat16, only one "
+                "without images and embeddings, with policy.core=lstm, policy.critic=shared, one discrete "
+                "action and ppo.magnet_coef=0; set it to false"
+            )
 
 
 def cuda_here() -> bool:

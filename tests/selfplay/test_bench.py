@@ -90,7 +90,7 @@ def measured(overlap=0):
 
 def report(overlap=0):
     work = floor.Work(10.0, 30.0, (), ())
-    rates = floor.Floor(work, floor.Rate(4.0, 8.0), floor.Rate(2.0, 3.0), 200.0)
+    rates = floor.Floor(work, floor.Rate(4.0, 8.0), floor.Rate(2.0, 3.0), 5.0, 10.0, 200.0)
     return bench.make_report(measured(overlap), rates, env="any", num_workers=2, num_games=4, cores=2)
 
 
@@ -123,6 +123,7 @@ def test_the_floor_is_the_mean_of_what_was_noted(monkeypatch):
     noted = [(act + learn) / (act / a + learn / b) for a, b in ((2, 4), (6, 12))]
     assert found.gemm.all_cores == pytest.approx(sum(noted) / 2)
     assert found.decisions_per_s == pytest.approx(sum(noted) / 2 * 1e9 / (act + learn))
+    assert (found.act_gflops, found.learn_gflops) == (4, 8)
     assert (found.gemm.one_thread, *found.mkl) == pytest.approx((5, 5, 5))
 
 
@@ -136,8 +137,8 @@ def test_the_split_is_the_whole():
         "transfer": (0.125 + 0.375 + 0.125, 0.15625),
         "other": (0.75, 0.1875),
     }
-    # 500 acted and 400 learned from at 8 GFLOP/s, in 4 s.
-    assert report().floor_split == {"acting": 500 * 10 / 8e9 / 4, "learning": 400 * 30 / 8e9 / 4}
+    # 500 acted at 5 GFLOP/s and 400 learned from at 10, in 4 s.
+    assert report().floor_split == {"acting": 500 * 10 / 5e9 / 4, "learning": 400 * 30 / 10e9 / 4}
 
 
 def test_phases_side_by_side_share_the_cores():

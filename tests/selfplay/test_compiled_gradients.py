@@ -1,5 +1,6 @@
 """The loss's gradient by one kernel against autograd's."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from policies import gemm
+from policies import gemm, linear, lstm
 from policies.policy import Policy, PolicySpec
 from selfplay import compiled_gradients
 from selfplay.compiled_gradients import CompiledGradients
@@ -118,7 +119,7 @@ def test_which_losses_it_is_for():
     policy = make().policy
     assert CompiledGradients.of(policy, PPOConfig()) is not None
     assert CompiledGradients.of(policy, PPOConfig(magnet_coef=0.1)) is None
-    assert CompiledGradients.of(policy, PPOConfig(autocast=True)) is None
+    assert CompiledGradients.of(policy, PPOConfig(autocast=True)) is not None
     box, choice = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
     for space, action, spec in (
         (box, choice, PolicySpec(core="gru")),
@@ -141,8 +142,8 @@ def test_what_is_not_finite_shows():
 # Broken kernels: the comparison must see each of them.
 
 ARGUMENTS = (
-    "x", "is_first", "state", "legal", "choice", "elements", "lanes", "address", "widths", "grad_address",
-    "value_mean", "value_std", "bounds", "value_coef", "entropy_coef", "sums",
+    "x", "is_first", "state", "legal", "choice", "elements", "lanes", "address", "widths", "half",
+    "grad_address", "value_mean", "value_std", "bounds", "value_coef", "entropy_coef", "sums",
 )  # fmt: skip
 
 
@@ -177,3 +178,74 @@ def test_a_broken_kernel_is_seen(monkeypatch, argument, change):
     monkeypatch.setattr(compiled_gradients, "_gradients", broken)
     with pytest.raises(AssertionError):
         agree(learner, batch)
+
+
+# In bfloat16: all factors of products rounded, sums and everything else in float32.
+
+
+@contextlib.contextmanager
+def factors_rounded():
+    """Within this, autograd's way rounds both factors of each product, and does all else as before."""
+
+    def rounded(x):
+        return x.bfloat16().float()
+
+    def matmul_t(x, weight, bias=None):
+        return torch.nn.functional.linear(rounded(x), rounded(weight), bias)
+
+    def weight_gradient(grad, x):
+        return rounded(grad).t() @ rounded(x)
+
+    with pytest.MonkeyPatch.context() as patch, gemm.left_to_torch():
+        for module in (linear, lstm):
+            patch.setattr(module, "matmul_t", matmul_t)
+            patch.setattr(module, "weight_gradient", weight_gradient)
+        yield
+
+
+def distance(grad, wanted):
+    """Of two gradients, of the longer one's length."""
+    return float((grad - wanted).norm() / wanted.norm())
+
+
+def in_half(learner, batch):
+    """(terms, gradients) by the kernel, and by autograd with rounded factors and with exact ones."""
+    arrays, lanes = learner._arrays(batch), torch.arange(batch.is_first.shape[1])
+    found = []
+    for way in (contextlib.nullcontext(arrays), factors_rounded(), contextlib.nullcontext()):
+        with way as own:
+            row = learner._shared_gradients(batch, own, lanes, 0.03)
+        found.append((row[len(learner.flat) : -2].clone(), row[: len(learner.flat)].clone()))
+    return found
+
+
+def agree_in_half(learner, batch):
+    (terms, grad), (wanted_terms, wanted), (_, exact) = in_half(learner, batch)
+    # Where sums in another order are rounded to the other side, a factor differs by 2^-8 of itself.
+    torch.testing.assert_close(terms, wanted_terms, rtol=1e-3, atol=1e-4)
+    error = distance(exact, wanted)
+    assert error > 1e-3
+    assert distance(grad, wanted) < error / 10
+
+
+@pytest.mark.parametrize(("length", "lanes"), [(9, 13), (1, 40), (16, 70), (100, 47)])
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_in_half_precision_factors_are_rounded_and_nothing_else(network, length, lanes):
+    learner = make(network, PPOConfig(autocast=True))
+    agree_in_half(learner, draw(learner, length, lanes))
+
+
+def test_what_is_not_finite_shows_in_half_precision():
+    learner = make(config=PPOConfig(autocast=True))
+    batch = draw(learner)
+    batch.obs[""][3, 2] = math.nan
+    assert not torch.isfinite(in_half(learner, batch)[0][0][:4]).all()
+
+
+def test_weights_are_rounded_anew_each_time():
+    learner = make(config=PPOConfig(autocast=True))
+    batch = draw(learner)
+    agree_in_half(learner, batch)
+    with torch.no_grad():
+        learner.flat.add_(torch.randn_like(learner.flat) * 0.3)
+    agree_in_half(learner, batch)
