@@ -7,7 +7,8 @@ All learn with encoder 128, LSTM 128 and one epoch of PPO, each with the setting
 (`benchmarks/peers`). Counted are decisions, of seats that were to act, learned from per second, learning
 included, after a warm-up. Every measurement is a process of its own; the order rotates from round to round.
 All play their present selves alone, but for `selfplay_league`, which meets past selves in a fifth of its
-matches; ours keeps a league, rates it and writes metrics in any case.
+matches; ours keeps a league, rates it and writes metrics in any case. `selfplay_bfloat16` is `selfplay` with
+`--ppo.autocast true`: all others multiply in float32, so "ours / it" and the floor are without it.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ OUR_RUNS = {
 
 # fmt: off
 TWO_WORKERS = {
-    "cartpole": (4096, 4), "connect_four": (4096, 8), "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
+    "cartpole": (4096, 4), "connect_four": (4096, 8),
+    "simple_tag": (256, 4), "rock_paper_scissors": (4096, 8),
 }
 CONTESTANTS = {
     "selfplay": _ours(2, 1.0, TWO_WORKERS),
