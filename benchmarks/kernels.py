@@ -4,7 +4,7 @@
 
 Connect Four's network as `connect_four` has it, one thread, in one process, all in turn. Only where kernels
 can call the GEMM (`policies.gemm`). The rows are random, the batches what a worker played; products: the
-matrix products within, replayed by `torch` (`selfplay.floor`).
+matrix products within, in float32, replayed by `torch` (`selfplay.floor`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from policies import gemm
 from policies.linear import matmul_t
 from selfplay import config as configuration
 from selfplay import floor
+from selfplay.compiled_gradients import CompiledGradients
 from selfplay.engine import make_learners
 from selfplay.learner import Learner
 from selfplay.matches import MAIN, Lineups
@@ -73,7 +74,7 @@ def products(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def gradients(learner: Learner, lanes: int, worker: Worker) -> dict[str, Callable[[], object]]:
-    """The gradient of so many lanes, either way."""
+    """The gradient of so many lanes, either way, and by the kernel in bfloat16 where there are units."""
     (fragment,), _ = worker.rollout.collect()
     assert fragment is not None
     batch, _ = learner._prepare(fragment, torch.from_numpy(fragment.reward))
@@ -87,6 +88,11 @@ def gradients(learner: Learner, lanes: int, worker: Worker) -> dict[str, Callabl
             learner._gradients(part, 0.01, grads)
 
     ways = {"kernel": lambda: compiled(arrays, index.numpy(), 0.01, grads), "torch": torchs}
+    if gemm.HALF:
+        config = learner.config.model_copy(update={"autocast": True})
+        half = CompiledGradients.of(learner.policy, config)
+        assert half is not None
+        ways["bfloat16"] = lambda: half(arrays, index.numpy(), 0.01, grads)
     return ways | {"products": products(torchs)}
 
 
