@@ -103,13 +103,13 @@ class Compiled:
         """What the first layer reads, x [M, F], of obs leaves [M, ...]."""
         return _encoded(self._bound, obs, rows)
 
-    def addresses(self, half: bool | None) -> tuple[np.ndarray, list[Tensor]]:
+    def addresses(self, half: gemm.Half) -> tuple[np.ndarray, list[Tensor]]:
         """Where the parameters lie now, and mean and std of the value; and these, which keep them there.
 
-        half: not None for copies of the weights in bfloat16.
+        half: of copies of the weights in bfloat16.
         """
         bound = self._bound
-        if half is None:
+        if not half:
             return bound.addresses, bound.kept
         kept = [x.to(torch.bfloat16) if x.dim() == 2 else x for x in bound.kept]
         return np.array([x.data_ptr() for x in kept], np.int64), kept

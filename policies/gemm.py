@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import llvmlite.binding as llvm
 import numba
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from policies import activations, linear
 from policies.activations import JIT, forget_stale
-from policies.linear import ONEDNN, PIECE
+from policies.linear import ONEDNN, PIECE, processor_has
 
 forget_stale(__file__, activations, linear)
 
-_SINGLE, _HALF, _SET_THREADS = "sgemm_", "gemm_bf16bf16f32_", "MKL_Set_Num_Threads_Local"
+_SGEMM, _BGEMM, _SET_THREADS = "sgemm_", "gemm_bf16bf16f32_", "MKL_Set_Num_Threads_Local"
 
 
 def _find() -> bool:
@@ -38,7 +38,7 @@ def _find() -> bool:
     if ONEDNN or not path.exists():
         return False
     library = ctypes.CDLL(str(path))
-    names = _SINGLE, _HALF, _SET_THREADS
+    names = _SGEMM, _BGEMM, _SET_THREADS
     if not all(hasattr(library, name) for name in names):
         return False
     for name in names:
@@ -48,7 +48,7 @@ def _find() -> bool:
 
 
 AVAILABLE = _find()
-HALF = AVAILABLE and torch.cpu.get_capabilities().get("amx_bf16", False)
+HALF = AVAILABLE and processor_has("amx_bf16")
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ def _routine(name: str) -> Any:
     return call
 
 
-_sgemm, _half_gemm = _routine(_SINGLE), _routine(_HALF)
+_sgemm, _bgemm = _routine(_SGEMM), _routine(_BGEMM)
 
 
 @intrinsic
@@ -158,8 +158,12 @@ def round_to(x, y):  # type: ignore[no-untyped-def]
             _rounded_row(bits, y[r])
 
 
-def place(x: np.ndarray, half: bool | None) -> np.ndarray:
-    """For x [..., N] as a factor: x itself, or if `half` is not None as much for bfloat16."""
+Half = Literal[True] | None
+"""Whether factors are bfloat16. Not a bool: by None and True Numba knows two types, of two kernels."""
+
+
+def place(x: np.ndarray, half: Half) -> np.ndarray:
+    """For x [..., N] as a factor: x itself, or if `half` as much for bfloat16."""
     return x if half is None else np.empty(x.shape, np.uint16)
 
 
@@ -187,45 +191,40 @@ def _distance(x):  # type: ignore[no-untyped-def]
 @numba.njit(inline="always", **JIT)
 def _multiply(half, turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
     if half:
-        _half_gemm(turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
+        _bgemm(turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
     else:
         _sgemm(turn_a, turn_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
 
 
 ROWS = 256
-"""Multiplied at once where products are so fast that a result which leaves the second cache takes longer."""
+"""Rows of a bfloat16 product at a time. A result that left the second cache would take longer to write than
+the product itself."""
 
 
-@numba.njit(inline="always", **JIT)
-def _rows(x, rows):  # type: ignore[no-untyped-def]
-    """Of a product's rows, as many at once; rows: with bfloat16."""
-    return rows if x.itemsize == 2 else max(1, x.shape[0])
+@numba.njit(**JIT)
+def _product(x, weight, turned, distance, y, share):  # type: ignore[no-untyped-def]
+    """y [M, N] = x [M, K] @ W [K, N] + share * y; weight lies as W does, or turned as its transpose."""
+    (m, k), n = x.shape, y.shape[1]
+    half = x.itemsize == 2
+    some = ROWS if half else max(1, m)
+    for start in range(0, m, some):
+        a, c = x[start:], y[start:]
+        _multiply(
+            half, turned, False, n, min(some, m - start), k, weight, distance, a.ctypes.data, _distance(a),
+            share, c.ctypes.data, _distance(c),
+        )  # fmt: skip
 
 
 @numba.njit(**JIT)
 def matmul_t(x, weight, y, add):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [N, K].T, plus y itself if `add`; weight by its address."""
-    (m, k), n = x.shape, y.shape[1]
-    share, some = np.float32(1.0 if add else 0.0), _rows(x, ROWS)
-    for start in range(0, m, some):
-        a, c = x[start:], y[start:]
-        _multiply(
-            x.itemsize == 2, True, False, n, min(some, m - start), k, weight, k, a.ctypes.data, _distance(a),
-            share, c.ctypes.data, _distance(c),
-        )  # fmt: skip
+    _product(x, weight, True, x.shape[1], y, np.float32(1.0 if add else 0.0))
 
 
 @numba.njit(**JIT)
 def matmul(x, weight, y):  # type: ignore[no-untyped-def]
     """y [M, N] = x [M, K] @ weight [K, N]; weight by its address."""
-    (m, k), n = x.shape, y.shape[1]
-    share, some = np.float32(0.0), _rows(x, ROWS)
-    for start in range(0, m, some):
-        a, c = x[start:], y[start:]
-        _multiply(
-            x.itemsize == 2, False, False, n, min(some, m - start), k, weight, n, a.ctypes.data, _distance(a),
-            share, c.ctypes.data, _distance(c),
-        )  # fmt: skip
+    _product(x, weight, False, y.shape[1], y, np.float32(0.0))
 
 
 @numba.njit(**JIT)
@@ -257,11 +256,14 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """
     y, factor = np.empty((len(x), len(weight)), np.float32), x.view(torch.uint16).numpy()
     if not x.is_contiguous():
+        assert x.t().is_contiguous(), x.stride()
+        assert weight.t().is_contiguous(), weight.stride()
         y[:] = 0
         _add_products(factor.T, weight.t().view(torch.uint16).numpy(), y)
     elif weight.is_contiguous():
         matmul_t(factor, weight.data_ptr(), y, False)
     else:
+        assert weight.t().is_contiguous(), weight.stride()
         matmul(factor, weight.data_ptr(), y)
     return torch.from_numpy(y)
 

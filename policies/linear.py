@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def _is_intel() -> bool:
-    """By its maker and not by a measurement: all processes of a run must round alike."""
+def processor_has(word: str) -> bool:
+    """A maker or a flag. By these and not by a measurement: all processes of a run must round alike."""
     cpus = Path("/proc/cpuinfo")
-    return cpus.exists() and "GenuineIntel" in cpus.read_text(encoding="utf-8", errors="replace")
+    return cpus.exists() and word in cpus.read_text(encoding="utf-8", errors="replace").split()
 
 
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and not (torch.backends.mkl.is_available() and _is_intel())
+    and not (torch.backends.mkl.is_available() and processor_has("GenuineIntel"))
 )
 
 

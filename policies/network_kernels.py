@@ -3,8 +3,8 @@
 What it does with `policies.encoders.mlp`, `policies.lstm` and `policies.linear`, where kernels can call the
 GEMM. All weights and all their gradients come by address, in this order: weight and bias of each encoder
 layer; input weight, hidden weight and bias of each LSTM; weight and bias of the output. T steps, N lanes,
-M = T * N; few enough for all that lies between to stay in a cache. half: None, or anything else where the
-weights are bfloat16; then so are all other factors of products, and nothing else is.
+M = T * N; few enough for all that lies between to stay in a cache. half (`gemm.Half`): weights are
+bfloat16, and so are all other factors of products then, but nothing else.
 """
 
 from __future__ import annotations

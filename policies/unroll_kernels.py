@@ -21,7 +21,7 @@ def forward(  # type: ignore[no-untyped-def]
     """hiddens and cells [T, N, H] after each step, and hidden_in [T, N, H] before it, are written.
 
     gates [T, N, 4H]: the input's share, whose place the activations take; hidden, cell [N, H] enter t = 0.
-    weight: the address of [4H, H]; half: not None if as bfloat16.
+    weight: the address of [4H, H]; half: `gemm.Half`.
     """
     for t in range(gates.shape[0]):
         lstm_kernels.reset(is_first[t], hidden, hidden_in[t])

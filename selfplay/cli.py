@@ -49,8 +49,8 @@ COMMANDS = (
     "envs",
 )
 
-RESUMABLE = ("stop.", "checkpoint.", "device", "rollout.num_workers")
-"""Keys that a resumed run may change: where and how long it learns, not what."""
+RESUMABLE = ("stop.", "checkpoint.", "device", "ppo.autocast", "rollout.num_workers")
+"""Keys that a resumed run may change: where, in which precision and how long it learns, not what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,7 +174,7 @@ def _resumed(parsed: Parsed) -> tuple[Config, Path]:
         if not key.startswith(RESUMABLE):
             raise UserError(
                 f"--{key.replace('_', '-')} cannot change in a run that goes on; "
-                "these can: --stop.*, --checkpoint.*, --device, --rollout.num-workers"
+                "these can: --stop.*, --checkpoint.*, --device, --ppo.autocast, --rollout.num-workers"
             )
     run = RunDirectory.open(parsed.options.resume)
     return configuration.load(run.path / run_directory.CONFIG, parsed.overrides), run.path

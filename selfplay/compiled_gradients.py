@@ -65,18 +65,19 @@ class CompiledGradients:
         """`of` makes them, where they can be."""
         self._policy, self._layers, self._head, self._config = policy, layers, head, config
         dual = math.inf if config.dual_clip is None else math.log(config.dual_clip)
+        self._half: gemm.Half = True if config.autocast else None
         self._bounds = np.array((math.log1p(-config.clip), math.log1p(config.clip), dual), np.float32)
         place = {id(param): k for k, param in enumerate(policy.parameters())}
         self._order = [place[id(param)] for param in layers.params]
 
     @classmethod
     def of(cls, policy: Policy, config: PPOConfig) -> CompiledGradients | None:
-        """None where something in the loss, or of what is to be learned, is more than the kernel has."""
-        layers, head = policy.compiled, policy.head
-        if layers is None or type(head) is not CategoricalHead or config.magnet_coef:
+        """None where there is an `obstacle`."""
+        if obstacle(policy, config) is not None:
             return None
-        whole = len(layers.params) == len(list(policy.parameters()))
-        return cls(policy, layers, head, config) if whole else None
+        assert policy.compiled is not None
+        assert isinstance(policy.head, CategoricalHead)
+        return cls(policy, policy.compiled, policy.head, config)
 
     @property
     def usable(self) -> bool:
@@ -106,14 +107,14 @@ class CompiledGradients:
 
         Gives the means [5] of `losses.ppo_loss` and of a magnet's, 0.
         """
-        sums, half = np.zeros(6), True if self._config.autocast else None
-        address, _kept = self._layers.addresses(half)
+        sums = np.zeros(6)
+        address, _kept = self._layers.addresses(self._half)
         _gradients(
             *arrays,
             lanes,
             address,
             self._layers.widths,
-            half,
+            self._half,
             np.array([grads[k].data_ptr() for k in self._order], np.int64),
             np.float32(self._policy.value_mean),
             np.float32(self._policy.value_std),
@@ -123,6 +124,21 @@ class CompiledGradients:
             sums,
         )
         return torch.from_numpy((sums / (len(lanes) * len(arrays.x))).astype(np.float32))
+
+
+def obstacle(policy: Policy, config: PPOConfig) -> str | None:
+    """What in the loss, or of what is to be learned, is more than the kernel has."""
+    if config.magnet_coef:
+        return f"ppo.magnet_coef={config.magnet_coef:g}"
+    if policy.spec.core != "lstm":
+        return f"policy.core={policy.spec.core!r}"
+    if policy.spec.critic != "shared":
+        return f"policy.critic={policy.spec.critic!r}"
+    if type(policy.head) is not CategoricalHead:
+        return "actions of other kinds than one choice"
+    if policy.compiled is None or len(policy.compiled.params) < len(list(policy.parameters())):
+        return "observations of images, sets or many choices"
+    return None
 
 
 EXACT = {"nogil": True, "cache": True, "error_model": "numpy"}  # sums as they are written

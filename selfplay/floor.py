@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from policies import linear
+from policies import gemm, linear
 from policies.gemm import left_to_torch, product
 from policies.linear import matmul_t
 from selfplay.config import Config
@@ -109,7 +109,7 @@ class Ruler:
         self._device, self._precision = choose_device(config, cuda_here()), _precision(config)
         self._threads = num_threads
         on_cpu, half = self._device == "cpu", self._precision == torch.bfloat16
-        self._learn_by = product if on_cpu and half else matmul_t
+        self._learn_by = product if on_cpu and half and gemm.AVAILABLE else matmul_t
         # Only a CPU's products of float32 are slower where much is summed.
         with contextlib.nullcontext() if on_cpu and not half else _summed_at_once():
             self._work = count_work(config, num_workers, num_threads if on_cpu else 1)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from policies import gemm
-from selfplay.compiled_gradients import CompiledGradients
-from selfplay.config import Config, resolve_num_workers
+from policies.policy import Policy
+from selfplay.compiled_gradients import obstacle
+from selfplay.config import Config, PPOConfig, resolve_num_workers
 from selfplay.data_parallel import Siblings
 from selfplay.errors import UserError
 from selfplay.learner import Learner
@@ -143,6 +144,9 @@ def make_learners(
     keep_freed_memory()
     torch.set_num_threads(1)  # a learner's own threads share the cores by lanes
     policies = make_policies(config, make_game(config, 1), config.seed)
+    if config.ppo.autocast and device == "cpu":
+        for part, policy in policies.items():
+            _check_half(part, policy, config.ppo)
     learners = {
         part: Learner(
             policy.to(device),
@@ -161,25 +165,21 @@ def choose_device(config: Config, has_gpu: bool) -> str:
     if config.device == "cuda" and not has_gpu:
         raise UserError("device=cuda, but no CUDA device is visible; allowed here: auto, cpu")
     if config.device == "cpu" or not has_gpu:
-        if config.ppo.autocast:
-            _check_half(config)
         return "cpu"
     return "cuda"
 
 
-def _check_half(config: Config) -> None:
-    """Refuse what a CPU cannot learn in bfloat16: anything but compiled gradients."""
+def _check_half(part: str, policy: Policy, config: PPOConfig) -> None:
+    """Refuse what the CPU here cannot learn in bfloat16."""
     if not gemm.HALF:
         raise UserError(
-            "ppo.autocast=true needs a CUDA device, or a processor with AMX; set it to false to learn here"
+            "ppo.autocast=true needs a CUDA device, or a CPU with AMX, which is not here; set it to false"
         )
-    for part, policy in make_policies(config, make_game(config, 1), config.seed).items():
-        if CompiledGradients.of(policy, config.ppo) is None:
-            raise UserError(
-                f"ppo.autocast=true: on a CPU the network of {part} cannot learn in bfloat16, only one "
-                "without images and embeddings, with policy.core=lstm, policy.critic=shared, one discrete "
-                "action and ppo.magnet_coef=0; set it to false"
-            )
+    if why := obstacle(policy, config):
+        raise UserError(
+            f"ppo.autocast=true: on a CPU the network of {part} cannot learn in bfloat16, because of {why}; "
+            "set it to false"
+        )
 
 
 def cuda_here() -> bool:

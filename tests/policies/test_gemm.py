@@ -96,6 +96,13 @@ def test_gradients_of_weights_are_added(size, half):
     agree(total, wanted, m)
 
 
+def test_tensors_with_gaps_are_refused():
+    x, gap = torch.zeros(6, 4).bfloat16(), torch.zeros(4, 9).bfloat16()[:, :6].t()
+    for pair in ((x, gap), (gap.t(), x.t()), (x.t().contiguous().t(), gap)):
+        with pytest.raises(AssertionError):
+            gemm.product(*pair)
+
+
 @pytest.mark.parametrize("turned", ["none", "weight", "both"])
 def test_products_of_tensors(turned):
     x, w = (torch.from_numpy(draw(*shape)).bfloat16() for shape in ((70, 24), (40, 24)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from policies import gemm
 from selfplay import bench, cli, config, floor
 from selfplay.matches import MatchResults
 from selfplay.worker import Collected
@@ -125,6 +126,26 @@ def test_the_floor_is_the_mean_of_what_was_noted(monkeypatch):
     assert found.decisions_per_s == pytest.approx(sum(noted) / 2 * 1e9 / (act + learn))
     assert (found.act_gflops, found.learn_gflops) == (4, 8)
     assert (found.gemm.one_thread, *found.mkl) == pytest.approx((5, 5, 5))
+
+
+@pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+def test_the_floor_is_of_the_precision_that_is_learned_in(monkeypatch):
+    calls = []
+
+    def rate(gemms, multiply, num_threads, device="cpu", dtype=torch.float32):
+        calls.append((multiply, num_threads, dtype, len(gemms)))
+        return 1e9
+
+    monkeypatch.setattr(floor, "flops_per_s", rate)
+    wide = {"rollout.num_games": 128, "ppo.num_minibatches": 1}  # 512 rows, which float32 sums 128 at a time
+    for half in (False, True):
+        floor.Ruler(tiny(**wide, **{"ppo.autocast": half}), 1, 2).note()
+    (*act, products), (*learn, pieces), (*act_too, same), (*learn_half, whole) = calls
+    assert act == act_too == [floor.matmul_t, 2, torch.float32]
+    assert products == same
+    assert learn == [floor.matmul_t, 2, torch.float32]
+    assert learn_half == [gemm.product, 2, torch.bfloat16]
+    assert whole < pieces
 
 
 def test_the_split_is_the_whole():

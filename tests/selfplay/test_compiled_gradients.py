@@ -12,7 +12,7 @@ from gymnasium import spaces
 from policies import gemm, linear, lstm
 from policies.policy import Policy, PolicySpec
 from selfplay import compiled_gradients
-from selfplay.compiled_gradients import CompiledGradients
+from selfplay.compiled_gradients import CompiledGradients, obstacle
 from selfplay.config import PPOConfig
 from selfplay.learner import Batch, Learner
 
@@ -121,14 +121,17 @@ def test_which_losses_it_is_for():
     assert CompiledGradients.of(policy, PPOConfig(magnet_coef=0.1)) is None
     assert CompiledGradients.of(policy, PPOConfig(autocast=True)) is not None
     box, choice = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
-    for space, action, spec in (
-        (box, choice, PolicySpec(core="gru")),
-        (box, choice, PolicySpec(critic="separate")),
-        (box, spaces.MultiDiscrete([2, 3]), PolicySpec()),
-        (spaces.Discrete(100), choice, PolicySpec()),  # an embedding, which is learned too
-        (spaces.Box(0, 255, (3, 40, 40), np.uint8), choice, PolicySpec()),
+    for space, action, spec, why in (
+        (box, choice, PolicySpec(core="gru"), "policy.core='gru'"),
+        (box, choice, PolicySpec(critic="separate"), "policy.critic='separate'"),
+        (box, spaces.MultiDiscrete([2, 3]), PolicySpec(), "actions of other kinds than one choice"),
+        (spaces.Discrete(100), choice, PolicySpec(), "observations of"),  # an embedding, which is learned too
+        (spaces.Box(0, 255, (3, 40, 40), np.uint8), choice, PolicySpec(), "observations of"),
     ):
-        assert CompiledGradients.of(Policy(space, action, spec), PPOConfig()) is None
+        other = Policy(space, action, spec)
+        assert CompiledGradients.of(other, PPOConfig()) is None
+        assert str(obstacle(other, PPOConfig())).startswith(why)
+    assert obstacle(policy, PPOConfig(magnet_coef=0.1)) == "ppo.magnet_coef=0.1"
 
 
 def test_what_is_not_finite_shows():
@@ -225,7 +228,7 @@ def agree_in_half(learner, batch):
     torch.testing.assert_close(terms, wanted_terms, rtol=1e-3, atol=1e-4)
     error = distance(exact, wanted)
     assert error > 1e-3
-    assert distance(grad, wanted) < error / 10
+    assert distance(grad, wanted) < error / 50
 
 
 @pytest.mark.parametrize(("length", "lanes"), [(9, 13), (1, 40), (16, 70), (100, 47)])
