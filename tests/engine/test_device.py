@@ -3,9 +3,10 @@
 import pytest
 
 from policies import gemm, linear
-from selfplay import config
+from selfplay import cli, config
 from selfplay.engine import choose_device, make_learners
 from selfplay.errors import UserError
+from selfplay.run_directory import RunDirectory
 
 
 def half(**overrides):
@@ -52,3 +53,34 @@ def test_what_a_processor_is_told_by(monkeypatch, tmp_path):
     assert not linear.processor_has("amx")
     (tmp_path / "cpuinfo").unlink()
     assert not linear.processor_has("GenuineIntel")
+
+
+@pytest.mark.skipif(not gemm.AVAILABLE, reason="kernels cannot call the GEMM that is used here")
+def test_a_run_in_bfloat16_goes_on_without_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gemm, "HALF", True)  # MKL has the product for other processors too, only slower
+    small = ["--rollout.num-games=16", "--rollout.fragment-length=4", "--policy.encoder=8"]
+    small += ["--policy.hidden-size=4", "--league.rating-games=2", "--rollout.num-workers=0"]
+    losses = []
+    for half in ("true", "false"):
+        folder = tmp_path / half
+        argv = [
+            "connect_four",
+            *small,
+            "--ppo.autocast",
+            half,
+            "--stop.iterations=2",
+            "--run-dir",
+            str(folder),
+        ]
+        assert cli.main(["train", *argv]) == 0
+        losses.append([row["loss/value"] for row in RunDirectory.open(folder).metrics()])
+    (begun, half_loss), (also_begun, loss) = losses
+    assert begun == pytest.approx(also_begun, rel=0.02)
+    assert (begun, half_loss) != (also_begun, loss)
+
+    resume = ["train", "--resume", str(tmp_path / "true"), "--stop.iterations=3"]
+    monkeypatch.setattr(gemm, "HALF", False)
+    assert cli.main(resume) == 2
+    assert "a CPU with AMX, which is not here; set it to false" in capsys.readouterr().err
+    assert cli.main([*resume, "--ppo.autocast", "false"]) == 0
+    assert [row["iteration"] for row in RunDirectory.open(tmp_path / "true").metrics()] == [1, 2, 3]
