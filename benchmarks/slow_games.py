@@ -47,6 +47,7 @@ from rich.table import Table
 from benchmarks import game_speed
 from benchmarks.cpu_time import CpuTime, cpu_time
 from benchmarks.process_tree import ProcessTree
+from benchmarks.variants import ratios
 from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
@@ -356,11 +357,9 @@ def account(rates: dict[str, list[Rate]], cpu: Sequence[CpuTime]) -> list[float]
 def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
     """A game's line: each contestant's median, and how they compare."""
     alone = [rate.decisions for rate in rates["bare"]]
-    beside = [statistics.fmean(pair) for pair in itertools.pairwise(alone)]  # of the same time
     ratings = sum(rate.ratings for rate in rates["training"]) / sum(r.seconds for r in rates["training"])
     wrapped, trained = (
-        sorted(rate.decisions / bare for rate, bare in zip(rates[name], beside))
-        for name in ("adapter", "training")
+        sorted(ratios(alone, [rate.decisions for rate in rates[name]])) for name in ("adapter", "training")
     )
     bare_rate, ratio = statistics.median(alone), statistics.median(trained)
     step = num_cores() / statistics.median(rate.steps for rate in rates["bare"])

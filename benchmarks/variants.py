@@ -1,11 +1,10 @@
 """Two runs of a configuration that differ in some settings, in turn: how much faster the second is.
 
-    python -m benchmarks.variants connect_four --rounds 16 --seconds 5 --rollout.num-workers 2 \
-        --against --ppo.autocast true
+    python -m benchmarks.variants connect_four --rounds 16 --seconds 5 --against --ppo.autocast true
 
-What comes after `--against` holds in the second run alone. Each is a process with workers of its own, warmed
-up once; a turn of the second is compared with the first's before and after it, since machines change their
-speed.
+What comes after `--against` holds in the second run alone; with nothing there the two show the noise. Each is
+a process with workers of its own, warmed up once; a turn of the second is compared with the first's before
+and after it, since machines change their speed.
 """
 
 from __future__ import annotations
@@ -71,7 +70,10 @@ def main(argv: Sequence[str]) -> None:
     parser = ConfigParser(prog="python -m benchmarks.variants", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of each turn")
     parser.add_argument("--rounds", type=int, default=16, metavar="N", help="turns of the second run")
-    parsed, other = parser.parse(argv[:split]), parser.parse(argv[split + 1 :])
+    parsed = parser.parse(argv[:split])
+    other = ConfigParser(prog=f"python -m benchmarks.variants ... {AGAINST}").parse(argv[split + 1 :])
+    if other.config is not None:
+        parser.error(f"{other.config}: settings come after {AGAINST}, the configuration before it")
     name, seconds = parsed.config or "connect_four", parsed.options.seconds
     configs = [configuration.load(name, parsed.overrides | more) for more in ({}, other.overrides)]
     with running(configs[0]) as first, running(configs[1]) as second:
