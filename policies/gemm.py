@@ -151,7 +151,7 @@ def _rounded_row(x, y):  # type: ignore[no-untyped-def]
 
 @numba.njit(**JIT)
 def round_to(x, y):  # type: ignore[no-untyped-def]
-    """y [M, N] = x [M, N] as bfloat16; nothing where `factor` gave x itself for y."""
+    """y [M, N] = x [M, N] as bfloat16; nothing where `place` gave x itself."""
     if y.itemsize == 2:
         for r in range(x.shape[0]):
             bits = numba.carray(_words(x.ctypes.data + r * x.strides[0]), (x.shape[1],))

@@ -89,11 +89,12 @@ def run(config: Config, path: Path, resume: bool) -> int:
                 view.message(f"this run is at its end ({how_far}); to go on, give a later {option}, or none")
                 return 0
             checkpoint.to_go_on_from(directory.checkpoints)  # before anything is started
-            directory.write_config(config)
-            directory.note_versions()
         with _signals() as interruption:
             training = Training(config, directory, view, interruption)
             try:
+                if resume:  # not before: a run that cannot start as it is told keeps what it was told before
+                    directory.write_config(config)
+                    directory.note_versions()
                 training.resume() if resume else training.begin()
                 interruption.deferred = True
                 training.loop()

@@ -83,4 +83,7 @@ def test_a_run_in_bfloat16_goes_on_without_it(monkeypatch, tmp_path, capsys):
     assert cli.main(resume) == 2
     assert "a CPU with AMX, which is not here; set it to false" in capsys.readouterr().err
     assert cli.main([*resume, "--ppo.autocast", "false"]) == 0
+    # What is refused leaves the run as it was told before.
+    assert cli.main([*resume[:-1], "--stop.iterations=4", "--ppo.autocast", "true"]) == 2
+    assert not RunDirectory.open(tmp_path / "true").config.ppo.autocast
     assert [row["iteration"] for row in RunDirectory.open(tmp_path / "true").metrics()] == [1, 2, 3]
