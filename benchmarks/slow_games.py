@@ -1,12 +1,14 @@
-"""What training costs beside a game in Python: the bare game, our adapter, and training with it.
+"""What training costs beside a game in Python: the game alone, our adapter, and training with it.
 
     python -m benchmarks.slow_games [GAME ...] [--seconds 8] [--rounds 5] [--set rollout.num_games=256]
 
-Three contestants, each on every core, each in processes of its own, which are warmed up once and then
+Four contestants, each on every core, each in processes of its own, which are warmed up once and then
 take turns, so that a machine whose speed changes is about as fast for one as for the others:
 
-- bare: one match in each process, played by the library's own interface, without wrappers that only
-  check, its actions random and drawn beforehand where no mask forbids any;
+- library: one match in each process, as the game's library makes it and played by the library's own
+  interface, its actions random and drawn beforehand where no mask forbids any (OpenSpiel wraps nothing,
+  so that its games are bare);
+- bare: the same without wrappers that only check, a faster game than anyone is handed;
 - adapter: our vector game with its checks, as many matches as `default` gives a worker, random actions
   drawn outside the timed part;
 - training: `default` on this game, an LSTM of 128 units, from lineups to published weights.
@@ -15,8 +17,8 @@ A turn takes `--seconds`, but one of training goes from a snapshot of the policy
 included, or on to a later one if that is sooner: as in a run, rollouts rest once between two snapshots.
 Counted are decisions a second of all seats, in training those of past selves too, but not those of ratings. A
 step is one move of the game: of one seat, or of all at once. Rates are medians of all turns, ratios medians
-over the rounds of the rate to that of the bare game's turns before and after. Loss is the share of the bare
-game's rate that training lacks; `ratings` is the time's share of snapshots, ratings and results of matches.
+over the rounds of the rate to that of the game's turns before and after. Loss is the share of the game's rate
+that training lacks; `ratings` is the time's share of snapshots, ratings and results of matches.
 
 A second table says where training's time goes, by CPU time of all its processes and what they leave idle,
 a decision of the bare game being 1: means over the rounds, which add up to the last column. In rollouts,
@@ -37,6 +39,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -48,6 +51,7 @@ from benchmarks import game_speed
 from benchmarks.cpu_time import CpuTime, cpu_time
 from benchmarks.process_tree import ProcessTree
 from benchmarks.variants import ratios
+from envs import pettingzoo_games
 from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
@@ -64,7 +68,7 @@ GAMES = (
     "gymnasium:CartPole-v1",
 )
 WARM_UP = 0.5
-"""Seconds of play before a bare game is measured."""
+"""Seconds of play before a game alone is measured."""
 NUM_DRAWN = 1009
 """Actions that are drawn beforehand, and played over and over."""
 
@@ -76,7 +80,7 @@ class Rate(NamedTuple):
     steps: float = 0.0  # a second; 0: not counted
     ratings: float = 0.0  # seconds for snapshots, their ratings and results of matches
     seconds: float = 0.0  # of the turn
-    cpu: float = 0.0  # CPU seconds for a decision, of the bare game
+    cpu: float = 0.0  # CPU seconds for a decision, of the game alone
     number: int = 0  # decisions, in training
     game: float = 0.0  # seconds of all rollouts in the game, in training
     acting: float = 0.0  # in players
@@ -87,13 +91,13 @@ Turn = Callable[[float], Rate]
 """Goes on for about so many seconds."""
 
 
-# A bare game plays matches for ever, and yields the number of decisions of each step.
+# A game alone plays matches for ever, and yields the number of decisions of each step.
 
 
-def _play_gymnasium(rest: str) -> Iterator[int]:
+def _play_gymnasium(rest: str, bare: bool) -> Iterator[int]:
     import gymnasium
 
-    env = gymnasium.make(rest, disable_env_checker=True)
+    env = gymnasium.make(rest, disable_env_checker=bare)
     action = itertools.cycle([env.action_space.sample() for _ in range(NUM_DRAWN)])
     env.reset(seed=os.getpid())
     while True:
@@ -103,13 +107,13 @@ def _play_gymnasium(rest: str) -> Iterator[int]:
             env.reset()
 
 
-def _play_pettingzoo(rest: str) -> Iterator[int]:
-    from envs.pettingzoo_games import bare
-
+def _play_pettingzoo(rest: str, bare: bool) -> Iterator[int]:
     module = importlib.import_module(rest)
-    if hasattr(module, "parallel_env"):
-        return _play_parallel(bare(module.parallel_env()))
-    return _play_in_turn(bare(module.env()), Random(os.getpid()))
+    parallel = hasattr(module, "parallel_env")
+    env = module.parallel_env() if parallel else module.env()
+    if bare:
+        env = pettingzoo_games.bare(env)
+    return _play_parallel(env) if parallel else _play_in_turn(env, Random(os.getpid()))
 
 
 def _play_parallel(env: Any) -> Iterator[int]:
@@ -143,7 +147,7 @@ def _play_in_turn(env: Any, rng: Random) -> Iterator[int]:
         env.reset()
 
 
-def _play_openspiel(rest: str) -> Iterator[int]:
+def _play_openspiel(rest: str, bare: bool) -> Iterator[int]:
     import pyspiel
 
     from envs.openspiel import observer
@@ -175,7 +179,7 @@ def _drawn(outcomes: list[tuple[int, float]], uniform: float) -> int:
     return outcomes[-1][0]  # the probabilities' sum is rounded
 
 
-BARE: dict[str, Callable[[str], Iterator[int]]] = {
+PLAY: dict[str, Callable[[str, bool], Iterator[int]]] = {
     "gymnasium": _play_gymnasium,
     "pettingzoo": _play_pettingzoo,
     "openspiel": _play_openspiel,
@@ -183,10 +187,10 @@ BARE: dict[str, Callable[[str], Iterator[int]]] = {
 
 
 @contextlib.contextmanager
-def bare(config: Config) -> Iterator[Turn]:
+def alone(config: Config, bare: bool) -> Iterator[Turn]:
     """The game alone, in this process."""
     source, _, rest = config.env.id.partition(":")
-    play = BARE[source](rest)
+    play = PLAY[source](rest, bare)
     _count(play, WARM_UP)
     yield lambda seconds: _count(play, seconds)
 
@@ -240,7 +244,8 @@ def training(config: Config) -> Iterator[Turn]:
 
 
 CONTESTANTS: dict[str, Callable[[Config], contextlib.AbstractContextManager[Turn]]] = {
-    "bare": bare,
+    "library": partial(alone, bare=False),
+    "bare": partial(alone, bare=True),
     "adapter": adapter,
     "training": training,
 }
@@ -308,16 +313,18 @@ class Contestant:
 class Turns(NamedTuple):
     """What every contestant's turns measured."""
 
-    rates: dict[str, list[Rate]]  # the bare game's in one round more than the others'
+    rates: dict[str, list[Rate]]  # the game's alone in one round more than the others'
     cpu: list[CpuTime]  # of each turn of training
 
 
 def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) -> Turns:
     """Let them take turns."""
-    turns = Turns({name: [] for name in CONTESTANTS}, [])
+    games = [name for name in ("library", "bare") if name == "bare" or not game.startswith("openspiel:")]
+    names = [*games, "adapter", "training"]
+    turns = Turns({name: [] for name in names}, [])
     with contextlib.ExitStack() as stack:
         contestants = {}
-        for name in CONTESTANTS:
+        for name in names:
             contestants[name] = Contestant(name, game, arguments)
             stack.callback(contestants[name].close)
 
@@ -329,9 +336,10 @@ def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) ->
                 turns.cpu.append(contestants[name].cpu_time().since(begun))
             print(f"{game} {name} {rate.decisions:,.0f}", file=sys.stderr, flush=True)
 
-        for _, name in itertools.product(range(options.rounds), CONTESTANTS):
+        for _, name in itertools.product(range(options.rounds), names):
             turn(name)
-        turn("bare")
+        for name in games:
+            turn(name)
     return turns
 
 
@@ -354,32 +362,32 @@ def account(rates: dict[str, list[Rate]], cpu: Sequence[CpuTime]) -> list[float]
     return [statistics.fmean(column) for column in zip(*rounds)]
 
 
-def row(game: str, rates: dict[str, list[Rate]]) -> list[str]:
-    """A game's line: each contestant's median, and how they compare."""
-    alone = [rate.decisions for rate in rates["bare"]]
+def row(title: str, game: str, rates: dict[str, list[Rate]]) -> list[str]:
+    """A line: the medians of a game alone ("library", "bare"), and how the others compare with it."""
+    own = [rate.decisions for rate in rates[game]]
     ratings = sum(rate.ratings for rate in rates["training"]) / sum(r.seconds for r in rates["training"])
     wrapped, trained = (
-        sorted(ratios(alone, [rate.decisions for rate in rates[name]])) for name in ("adapter", "training")
+        sorted(ratios(own, [rate.decisions for rate in rates[name]])) for name in ("adapter", "training")
     )
-    bare_rate, ratio = statistics.median(alone), statistics.median(trained)
-    step = num_cores() / statistics.median(rate.steps for rate in rates["bare"])
-    seats = statistics.median(rate.decisions / rate.steps for rate in rates["bare"])
+    rate, ratio = statistics.median(own), statistics.median(trained)
+    step = num_cores() / statistics.median(each.steps for each in rates[game])
+    seats = statistics.median(each.decisions / each.steps for each in rates[game])
     return [
-        game,
+        title,
         f"{step * 1e6:,.0f}",
         f"{seats:.1f}",
-        f"{bare_rate:,.0f}",
+        f"{rate:,.0f}",
         f"{statistics.median(wrapped):.2f}",
         f"{ratio:.2f}",
         f"{trained[0]:.2f} to {trained[-1]:.2f}",
         f"{ratings:.1%}",
         f"{1 - ratio:.0%}",
-        f"{num_cores() / bare_rate * (1 / ratio - 1) * 1e6:,.1f}",
+        f"{num_cores() / rate * (1 / ratio - 1) * 1e6:,.1f}",
     ]
 
 
 COLUMNS = (
-    "", "us a step", "decisions a step", "bare, decisions/s", "adapter / bare", "training / bare",
+    "", "us a step", "decisions a step", "game, decisions/s", "adapter / game", "training / game",
     "lowest to highest", "ratings", "loss", "us a decision beside the game",
 )  # fmt: skip
 
@@ -421,7 +429,8 @@ def main() -> None:
     title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
     for game in options.games:
         turns = compare(game, options, arguments)
-        show(COLUMNS, title, [row(game, turns.rates)], 220)
+        own = [name for name in ("library", "bare") if name in turns.rates]
+        show(COLUMNS, title, [row(f"{game}, {name}", name, turns.rates) for name in own], 220)
         show(ACCOUNTED, "", [[game, *(f"{part:.3f}" for part in account(*turns))]], 220)
 
 

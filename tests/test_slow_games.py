@@ -1,4 +1,4 @@
-"""benchmarks.slow_games: the bare games are played by their own rules, and the table's arithmetic."""
+"""benchmarks.slow_games: games alone are played by their own rules, and the table's arithmetic."""
 
 import itertools
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from benchmarks import slow_games
 from benchmarks.cpu_time import CpuTime, cpu_time
 from benchmarks.process_tree import ProcessTree
-from benchmarks.slow_games import BARE, Rate, account, row
+from benchmarks.slow_games import PLAY, Rate, account, row
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,25 @@ from benchmarks.slow_games import BARE, Rate, account, row
         ("pettingzoo:mpe2.simple_tag_v3", 4),
     ],
 )
-def test_a_bare_game_is_played_through_many_matches(game, decisions):
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_game_alone_is_played_through_many_matches(game, decisions, bare):
     source, _, rest = game.partition(":")
-    assert set(itertools.islice(BARE[source](rest), 200)) == {decisions}
+    assert set(itertools.islice(PLAY[source](rest, bare), 200)) == {decisions}
+
+
+@pytest.mark.parametrize("game", ["mpe2.simple_tag_v3", "pettingzoo.classic.tictactoe_v3"])
+def test_only_the_library_s_own_game_checks_what_is_played(monkeypatch, game):
+    from pettingzoo.utils.wrappers import OrderEnforcingWrapper
+
+    steps = []
+    checked = OrderEnforcingWrapper.step
+    monkeypatch.setattr(
+        OrderEnforcingWrapper, "step", lambda env, action: [steps.append(1), checked(env, action)][-1]
+    )
+    list(itertools.islice(PLAY["pettingzoo"](game, True), 5))
+    assert not steps
+    list(itertools.islice(PLAY["pettingzoo"](game, False), 5))
+    assert len(steps) >= 5
 
 
 def test_rates_are_of_decisions_and_of_steps():
@@ -36,6 +52,7 @@ def test_a_row_tells_what_training_costs_beside_the_game(monkeypatch):
     monkeypatch.setattr(slow_games, "num_cores", lambda: 2)
     rates = {
         # 2 cores: 200 us a step of 4 decisions; then the machine is half as fast for all
+        "library": [Rate(20_000.0, 5_000.0)] * 4,
         "bare": [Rate(40_000.0, 10_000.0)] * 3 + [Rate(20_000.0, 5_000.0)],
         "adapter": [Rate(32_000.0), Rate(36_000.0), Rate(27_000.0)],  # beside 40, 40 and 30 thousand
         "training": [
@@ -48,7 +65,12 @@ def test_a_row_tells_what_training_costs_beside_the_game(monkeypatch):
     shown = [
         "x", "200", "4.0", "40,000", "0.90", "0.60", "0.50 to 1.00", "10.0%", "40%", "33.3",
     ]  # fmt: skip
-    assert row("x", rates) == shown
+    assert row("x", "bare", rates) == shown
+    # 1.0, 1.2 and 1.5: 17 us less than the library's 100.
+    shown = [
+        "y", "400", "4.0", "20,000", "1.60", "1.20", "1.00 to 1.50", "10.0%", "-20%", "-16.7",
+    ]  # fmt: skip
+    assert row("y", "library", rates) == shown
 
 
 def test_the_account_of_training_adds_up(monkeypatch):
