@@ -36,7 +36,7 @@ def serve(name: str) -> None:
     torch.set_num_threads(1)
     config = configuration.load(name, SIZES)
     worker = Worker(config, 0, 1)
-    learners = make_learners(config, torch.device("cpu"), 1)
+    learners = make_learners(config, "cpu", 1)
     lineups = Lineups((MAIN,), np.zeros((1, len(worker.env.teams)), np.int32))
     for version, _ in enumerate(sys.stdin):
         begun = time.perf_counter()

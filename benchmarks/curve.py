@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 
 from selfplay.run_directory import RunDirectory
 
@@ -42,7 +43,7 @@ def main() -> None:
     figure.savefig(options.output, dpi=130)
 
 
-def draw(axes: plt.Axes, runs: list[list[dict]], name: str, label: str) -> None:
+def draw(axes: Axes, runs: list[list[dict]], name: str, label: str) -> None:
     """Mean and range of one metric over the runs, on the steps of the shortest."""
     length = min(len(rows) for rows in runs)
     steps = np.array([row["agent_steps"] for row in runs[0][:length]]) / 1e6

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from selfplay import contestants, worker
@@ -68,8 +69,9 @@ def measure(word: str, simulations: Sequence[int], *, games: int, seed: int) -> 
             result = evaluate(env, parts, [own, *rivals], games=games, seed=seed)
             seconds = time.perf_counter() - start
             searcher = own[0].searcher if isinstance(own[0], SearchPlayer) else None
-            counts = (searcher.decisions, searcher.unsearched) if searcher else (None, None)
-            points.append(Point(side.label, game.id, number, greedy, seconds, *counts, result))
+            decisions = searcher.decisions if searcher else None
+            unsearched = searcher.unsearched if searcher else None
+            points.append(Point(side.label, game.id, number, greedy, seconds, decisions, unsearched, result))
             print(described(points[-1]), file=sys.stderr)
     return points
 
@@ -77,14 +79,19 @@ def measure(word: str, simulations: Sequence[int], *, games: int, seed: int) -> 
 def described(point: Point) -> str:
     """A measurement as one line."""
     result = point.result
-    assert result.mean_score is not None
-    assert result.score_ci95 is not None
-    low, high = result.score_ci95
+    score, low, high = _score(result)
     return (
         f"{point.game}  {point.simulations:4} simulations, {MODES[point.greedy]:17}  "
-        f"score {result.mean_score:.3f} ({low:.3f} to {high:.3f})  mean return {result.mean_return:+.3f}  "
+        f"score {score:.3f} ({low:.3f} to {high:.3f})  mean return {result.mean_return:+.3f}  "
         f"{point.seconds:.1f} s"
     )
+
+
+def _score(result: Evaluation) -> tuple[float, float, float]:
+    """The mean score and its interval."""
+    assert result.mean_score is not None
+    assert result.score_ci95 is not None
+    return result.mean_score, *result.score_ci95
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -104,14 +111,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
         place = {number: k for k, number in enumerate(numbers)}
         for greedy, label in MODES.items():
             chosen = [point for point in own if point.greedy == greedy]
-            score = [point.result.mean_score for point in chosen]
-            bounds = [point.result.score_ci95 for point in chosen]
-            errors = [
-                [s - low for s, (low, _) in zip(score, bounds)],
-                [high - s for s, (_, high) in zip(score, bounds)],
-            ]
+            score, low, high = np.array([_score(point.result) for point in chosen]).T
             x = [place[point.simulations] + 0.05 * (2 * greedy - 1) for point in chosen]
-            axes.errorbar(x, score, errors, marker="o", capsize=3, label=label)
+            axes.errorbar(x, score, (score - low, high - score), marker="o", capsize=3, label=label)
         axes.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(numbers)), [str(number) if number else "0\n(policy)" for number in numbers])
         axes.set(xlabel="simulations a decision", ylabel="score against the policy alone")

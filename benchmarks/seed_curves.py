@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 
 from benchmarks.seeds import interval
 from selfplay.run_directory import RunDirectory
@@ -38,7 +39,7 @@ def main() -> None:
     figure.savefig(options.output, dpi=130)
 
 
-def draw(axis: plt.Axes, folder: Path, metric: str) -> None:
+def draw(axis: Axes, folder: Path, metric: str) -> None:
     """Mean over the seeds and its 95% interval, interpolated to the same steps."""
     runs = json.loads((folder / "summary.json").read_text())["runs"]
     for variant in sorted({run["variant"] for run in runs}):  # a colour means the same in every panel

@@ -176,7 +176,7 @@ def called(collected: Collected, engine: RayEngine) -> tuple[float, float]:
     """call and round_trip of `Costs`: calls with a rollout's lineups, answers with its results."""
     actors = [ray.remote(Idle).options(num_cpus=0).remote(collected) for _ in range(2)]
     ray.get([actor.nothing.remote() for actor in actors])
-    lineups, spans = engine._lineups[0], []
+    lineups, spans = engine._last[0][0], []
     for _ in range(5):
         start = time.process_time()
         refs = []

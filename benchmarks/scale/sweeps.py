@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks.compare import run
@@ -131,9 +132,7 @@ def table(name: str, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         of_value = reports[str(value)]
         found = [report["decisions_per_s"] for report in of_value]
         step = f"{shares[value] / before[value]:.0%}" if point.cores and value in before else ""
-        spent = [
-            _milliseconds(of_value, lambda r, phase=phase: r["split"][phase]["seconds"]) for phase in PHASES
-        ]
+        spent = [_milliseconds(of_value, partial(_spent, phase)) for phase in PHASES]
         rows.append(
             [
                 f"{value:,}",
@@ -148,6 +147,11 @@ def table(name: str, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         )  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([f"**{AXES[name].title}**", "", *lines, ""])
+
+
+def _spent(phase: str, report: Mapping[str, Any]) -> float:
+    """Seconds of a phase."""
+    return float(report["split"][phase]["seconds"])
 
 
 def _milliseconds(reports: Sequence[Mapping[str, Any]], seconds: Callable[[Mapping[str, Any]], float]) -> str:
