@@ -145,20 +145,43 @@ COMPOSITE = spaces.Dict(
 SPECIAL = {"uses": {"aim": {"kind": [2]}}, "points": {"unit": "units"}}
 
 
-@pytest.mark.parametrize(
-    ("action_space", "spec", "ppo"),
-    [
-        (spaces.Discrete(5, start=2), {}, {}),
-        (spaces.Discrete(5), {"core": "gru", "critic": "separate"}, {"magnet_coef": 0.1}),
-        (spaces.Discrete(5), {"core": "lstm_layer_norm", "num_layers": 2}, {"dual_clip": None}),
-        (spaces.MultiDiscrete([3, 4]), {"core": "none"}, {"magnet_coef": 0.1}),
-        (spaces.Box(-2, 3, (2,)), {"previous": True}, {}),
-        (spaces.Box(-np.inf, np.inf, (2,)), {"cnn": "deep"}, {"magnet_coef": 0.1}),
-        (COMPOSITE, SPECIAL, {"magnet_coef": 0.1}),
-        (COMPOSITE, {**SPECIAL, "autoregressive": True}, {}),
-    ],
-    ids=str,
-)
+NETWORKS = [
+    (spaces.Discrete(5, start=2), {}, {}),
+    (spaces.Discrete(5), {"core": "gru", "critic": "separate"}, {"magnet_coef": 0.1}),
+    (spaces.Discrete(5), {"core": "lstm_layer_norm", "num_layers": 2}, {"dual_clip": None}),
+    (spaces.MultiDiscrete([3, 4]), {"core": "none"}, {"magnet_coef": 0.1}),
+    (spaces.Box(-2, 3, (2,)), {"previous": True}, {}),
+    (spaces.Box(-np.inf, np.inf, (2,)), {"cnn": "deep"}, {"magnet_coef": 0.1}),
+    (COMPOSITE, SPECIAL, {"magnet_coef": 0.1}),
+    (COMPOSITE, {**SPECIAL, "autoregressive": True}, {}),
+]
+
+
+def make_batch(policy, action_space, send, lanes=6):
+    """Zeros of four steps, each array sent to where the policy is."""
+
+    def zeros(*shape, dtype=np.float32):
+        return send(np.zeros(shape, dtype))
+
+    def draw(found):
+        return {path: zeros(4, lanes, *space.shape, dtype=space.dtype) for path, space in found.items()}
+
+    mask = {"": zeros(4, lanes, 5, dtype=np.bool_)} if action_space == spaces.Discrete(5) else {}
+    layers, vectors, width = policy.state_shape
+    numbers = zeros(4, lanes)
+    return Batch(
+        draw(policy.inputs),
+        mask,
+        numbers.bool(),
+        draw(leaves(action_space)),
+        numbers,
+        numbers,
+        numbers,
+        zeros(layers, vectors, lanes, width),
+    )
+
+
+@pytest.mark.parametrize(("action_space", "spec", "ppo"), NETWORKS, ids=str)
 def test_nothing_waits_for_the_device_while_a_graph_is_recorded(action_space, spec, ppo, monkeypatch):
     # On the meta device, which takes the same way as CUDA, whoever asks for a number is an error.
     monkeypatch.setattr(images, "IMAGE_SIZE", 8)
@@ -167,29 +190,7 @@ def test_nothing_waits_for_the_device_while_a_graph_is_recorded(action_space, sp
     learner = Learner(policy.to("meta"), PPOConfig(**ppo), seed=0)
     learner.device = torch.device("cpu")  # autocast knows no meta device
 
-    def draw(found, lanes=6):
-        return {
-            path: torch.from_numpy(np.zeros((4, lanes, *space.shape), space.dtype)).to("meta")
-            for path, space in found.items()
-        }
-
-    numbers = torch.zeros(4, 6, device="meta")
-    mask = (
-        {"": torch.ones(4, 6, 5, dtype=torch.bool, device="meta")}
-        if action_space == spaces.Discrete(5)
-        else {}
-    )
-    state = torch.zeros(*policy.state_shape[:2], 6, policy.state_shape[2], device="meta")
-    batch = Batch(
-        draw(policy.inputs),
-        mask,
-        numbers.bool(),
-        draw(leaves(action_space)),
-        numbers,
-        numbers,
-        numbers,
-        state,
-    )
+    batch = make_batch(policy, action_space, lambda array: torch.from_numpy(array).to("meta"))
     part = batch.lanes(torch.arange(4, device="meta"))
     terms = learner._gradients(part, torch.zeros((), device="meta"), learner.grad_views[0])
     assert terms.is_meta
