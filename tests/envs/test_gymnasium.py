@@ -38,6 +38,7 @@ def test_popgym_conforms():
 
 @pytest.mark.slow
 def test_a_task_whose_reset_leaves_traces_takes_new_objects():
+    pytest.importorskip("Box2D")
     check(lambda num_games: make("BipedalWalker-v3", num_games), num_games=3, num_steps=40)
     with pytest.raises(AssertionError, match="depends on its slot or on the one before"):
         check(lambda num_games: make("BipedalWalker-v3", num_games, fresh=False), num_games=3, num_steps=40)
