@@ -38,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from time import perf_counter, process_time
@@ -55,8 +55,12 @@ from envs import pettingzoo_games
 from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
+from selfplay.cli import guarded
 from selfplay.config import Config, num_cores
+from selfplay.errors import UserError
 from selfplay.memory import collect_seldom
+from selfplay.options import Parser, whole
+from selfplay.worker import make_game
 
 GAMES = (
     "pettingzoo:pettingzoo.sisl.pursuit_v5",
@@ -64,7 +68,7 @@ GAMES = (
     "pettingzoo:pettingzoo.classic.tictactoe_v3",
     "openspiel:yacht",
     "openspiel:leduc_poker",
-    "gymnasium:LunarLander-v3",
+    "gymnasium:Acrobot-v1",
     "gymnasium:CartPole-v1",
 )
 WARM_UP = 0.5
@@ -400,7 +404,25 @@ ACCOUNTED = (
 
 def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
     """What `--set KEY=VALUE` says, values as in TOML."""
-    return {key: tomllib.loads(f"x={value}")["x"] for key, _, value in (x.partition("=") for x in settings)}
+    overrides = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        try:
+            overrides[key] = tomllib.loads(f"x={value}")["x"]
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"--set {setting}: give KEY=VALUE, the value as in TOML") from error
+    return overrides
+
+
+def configured(game: str, overrides: Mapping[str, Any]) -> Config:
+    """How `default` trains on this game; UserError where there is none."""
+    if game.partition(":")[0] not in PLAY:
+        raise UserError(
+            f"game {game!r}: it must be of a library, {', '.join(f'{name}:...' for name in PLAY)}"
+        )
+    config = configuration.load("default", {"env.id": game, **overrides})
+    make_game(config, 1)
+    return config
 
 
 def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], width: int) -> None:
@@ -413,26 +435,28 @@ def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], widt
     Console(width=width).print(shown)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(prog="python -m benchmarks.slow_games", description=__doc__)
     parser.add_argument("games", nargs="*", metavar="GAME", default=GAMES)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each turn, of training at least")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=whole(1), default=8, help="of each turn, of training at least")
+    parser.add_argument("--rounds", type=whole(1), default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside `default`")
     parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    overrides = overrides_of(options.set)
+    configs = [configured(game, overrides) for game in options.games]
     if options.only:
-        overrides = overrides_of(options.set)
-        serve(options.only, configuration.load("default", {"env.id": options.games[0]} | overrides))
-        return
+        serve(options.only, configs[0])
+        return 0
     arguments = [f"--set={each}" for each in options.set]
-    title = f"{options.rounds} rounds of {options.seconds:g} s, {num_cores()} cores"
+    title = f"{options.rounds} rounds of {options.seconds} s, {num_cores()} cores"
     for game in options.games:
         turns = compare(game, options, arguments)
         own = [name for name in ("library", "bare") if name in turns.rates]
         show(COLUMNS, title, [row(f"{game}, {name}", name, turns.rates) for name in own], 220)
         show(ACCOUNTED, "", [[game, *(f"{part:.3f}" for part in account(*turns))]], 220)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main, sys.argv[1:]))

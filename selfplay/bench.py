@@ -338,7 +338,7 @@ def table(report: Report) -> Table:
     shown.add_section()
     for name, span in report.split.items():
         floor = report.floor_split.get(name)
-        within = "" if floor is None else f", of which products {floor:.1%}"
+        within = "" if floor is None else f"; products alone {floor:.1%}"
         shown.add_row(name, f"{span.share:.1%}", f"{span.seconds:.2f} s{within}")
     return shown
 

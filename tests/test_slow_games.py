@@ -10,6 +10,7 @@ from benchmarks import slow_games
 from benchmarks.cpu_time import CpuTime, cpu_time
 from benchmarks.process_tree import ProcessTree
 from benchmarks.slow_games import PLAY, Rate, account, row
+from selfplay.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,24 @@ def test_cpu_time_is_told_by_what_a_process_is():
     assert min(spent.driver, spent.rollouts, spent.ray) > 0.2
     assert spent.learners == 0.0
     assert spent.since(spent) == CpuTime()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pettingzoo:no_such_game"], "no_such_game"),
+        (["connect_four"], "gymnasium:..., pettingzoo:..., openspiel:..."),
+        (["openspiel:yacht", "--set", "nonsense"], "--set nonsense: give KEY=VALUE"),
+        (["openspiel:yacht", "--set", "rollout.nogames=7"], "rollout.num_games"),
+        (["openspiel:yacht", "--rounds", "0"], "rounds"),
+        (["openspiel:yacht", "--seconds", "0"], "seconds"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(arguments, message):
+    with pytest.raises(UserError) as told:
+        slow_games.main(arguments)
+    assert message in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_contestants_take_turns_and_one_that_fails_is_named():
