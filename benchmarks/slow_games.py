@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import itertools
 import json
 import os
@@ -38,9 +37,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from random import Random
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -49,9 +47,9 @@ from rich.table import Table
 
 from benchmarks import game_speed
 from benchmarks.cpu_time import CpuTime, cpu_time
+from benchmarks.games_alone import PLAY
 from benchmarks.process_tree import ProcessTree
 from benchmarks.variants import ratios
-from envs import pettingzoo_games
 from envs.registry import make
 from selfplay import bench
 from selfplay import config as configuration
@@ -73,8 +71,8 @@ GAMES = (
 )
 WARM_UP = 0.5
 """Seconds of play before a game alone is measured."""
-NUM_DRAWN = 1009
-"""Actions that are drawn beforehand, and played over and over."""
+ALONE = ("library", "bare")
+"""What is the game and nothing else."""
 
 
 class Rate(NamedTuple):
@@ -93,101 +91,6 @@ class Rate(NamedTuple):
 
 Turn = Callable[[float], Rate]
 """Goes on for about so many seconds."""
-
-
-# A game alone plays matches for ever, and yields the number of decisions of each step.
-
-
-def _play_gymnasium(rest: str, bare: bool) -> Iterator[int]:
-    import gymnasium
-
-    env = gymnasium.make(rest, disable_env_checker=bare)
-    action = itertools.cycle([env.action_space.sample() for _ in range(NUM_DRAWN)])
-    env.reset(seed=os.getpid())
-    while True:
-        _, _, terminated, truncated, _ = env.step(next(action))
-        yield 1
-        if terminated or truncated:
-            env.reset()
-
-
-def _play_pettingzoo(rest: str, bare: bool) -> Iterator[int]:
-    module = importlib.import_module(rest)
-    parallel = hasattr(module, "parallel_env")
-    env = module.parallel_env() if parallel else module.env()
-    if bare:
-        env = pettingzoo_games.bare(env)
-    return _play_parallel(env) if parallel else _play_in_turn(env, Random(os.getpid()))
-
-
-def _play_parallel(env: Any) -> Iterator[int]:
-    env.reset(seed=os.getpid())
-    drawn = [
-        {agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(NUM_DRAWN)
-    ]
-    action = itertools.cycle(drawn)
-    while True:
-        actions = next(action)
-        if len(env.agents) < len(actions):
-            actions = {agent: actions[agent] for agent in env.agents}
-        env.step(actions)
-        yield len(actions)
-        if not env.agents:
-            env.reset()
-
-
-def _play_in_turn(env: Any, rng: Random) -> Iterator[int]:
-    env.reset(seed=os.getpid())
-    while True:
-        for agent in env.agent_iter():
-            obs, _, terminated, truncated, info = env.last()
-            if terminated or truncated:
-                env.step(None)
-                continue
-            mask = obs["action_mask"] if isinstance(obs, dict) else info.get("action_mask")
-            space = env.action_space(agent)
-            env.step(space.sample() if mask is None else rng.choice(mask.nonzero()[0]))
-            yield 1
-        env.reset()
-
-
-def _play_openspiel(rest: str, bare: bool) -> Iterator[int]:
-    import pyspiel
-
-    from envs.openspiel import observer
-
-    game, rng = pyspiel.load_game(rest), Random(os.getpid())
-    observe, seats = observer(rest, game), range(game.num_players())
-    while True:
-        state = game.new_initial_state()
-        while not state.is_terminal():
-            if state.is_chance_node():
-                state.apply_action(_drawn(state.chance_outcomes(), rng.random()))
-            elif state.is_simultaneous_node():
-                for seat in seats:
-                    observe(state, seat)
-                state.apply_actions([rng.choice(state.legal_actions(seat)) for seat in seats])
-                yield len(seats)
-            else:
-                observe(state, state.current_player())
-                state.apply_action(rng.choice(state.legal_actions()))
-                yield 1
-
-
-def _drawn(outcomes: list[tuple[int, float]], uniform: float) -> int:
-    """The outcome [(action, probability)] that a uniform number in [0, 1) falls on."""
-    for action, probability in outcomes:
-        uniform -= probability
-        if uniform < 0:
-            return action
-    return outcomes[-1][0]  # the probabilities' sum is rounded
-
-
-PLAY: dict[str, Callable[[str, bool], Iterator[int]]] = {
-    "gymnasium": _play_gymnasium,
-    "pettingzoo": _play_pettingzoo,
-    "openspiel": _play_openspiel,
-}
 
 
 @contextlib.contextmanager
@@ -323,8 +226,8 @@ class Turns(NamedTuple):
 
 def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) -> Turns:
     """Let them take turns."""
-    games = [name for name in ("library", "bare") if name == "bare" or not game.startswith("openspiel:")]
-    names = [*games, "adapter", "training"]
+    own = ("bare",) if game.startswith("openspiel:") else ALONE
+    names = (*own, "adapter", "training")
     turns = Turns({name: [] for name in names}, [])
     with contextlib.ExitStack() as stack:
         contestants = {}
@@ -342,7 +245,7 @@ def compare(game: str, options: argparse.Namespace, arguments: Sequence[str]) ->
 
         for _, name in itertools.product(range(options.rounds), names):
             turn(name)
-        for name in games:
+        for name in own:
             turn(name)
     return turns
 
@@ -366,16 +269,16 @@ def account(rates: dict[str, list[Rate]], cpu: Sequence[CpuTime]) -> list[float]
     return [statistics.fmean(column) for column in zip(*rounds)]
 
 
-def row(title: str, game: str, rates: dict[str, list[Rate]]) -> list[str]:
-    """A line: the medians of a game alone ("library", "bare"), and how the others compare with it."""
-    own = [rate.decisions for rate in rates[game]]
+def row(title: str, alone: str, rates: dict[str, list[Rate]]) -> list[str]:
+    """A line: the medians of what is the game alone (of `ALONE`), and how the others compare with it."""
+    own = [rate.decisions for rate in rates[alone]]
     ratings = sum(rate.ratings for rate in rates["training"]) / sum(r.seconds for r in rates["training"])
     wrapped, trained = (
         sorted(ratios(own, [rate.decisions for rate in rates[name]])) for name in ("adapter", "training")
     )
     rate, ratio = statistics.median(own), statistics.median(trained)
-    step = num_cores() / statistics.median(each.steps for each in rates[game])
-    seats = statistics.median(each.decisions / each.steps for each in rates[game])
+    step = num_cores() / statistics.median(each.steps for each in rates[alone])
+    seats = statistics.median(each.decisions / each.steps for each in rates[alone])
     return [
         title,
         f"{step * 1e6:,.0f}",
@@ -414,15 +317,14 @@ def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def configured(game: str, overrides: Mapping[str, Any]) -> Config:
-    """How `default` trains on this game; UserError where there is none."""
+def check(config: Config) -> None:
+    """UserError where there is no such game."""
+    game = config.env.id
     if game.partition(":")[0] not in PLAY:
         raise UserError(
             f"game {game!r}: it must be of a library, {', '.join(f'{name}:...' for name in PLAY)}"
         )
-    config = configuration.load("default", {"env.id": game, **overrides})
     make_game(config, 1)
-    return config
 
 
 def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], width: int) -> None:
@@ -444,15 +346,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--only", choices=CONTESTANTS, help="be a process of this, told by standard input")
     options = parser.parse_args(argv)
     overrides = overrides_of(options.set)
-    configs = [configured(game, overrides) for game in options.games]
+    configs = [configuration.load("default", {"env.id": game, **overrides}) for game in options.games]
     if options.only:
         serve(options.only, configs[0])
         return 0
+    for config in configs:
+        check(config)
     arguments = [f"--set={each}" for each in options.set]
     title = f"{options.rounds} rounds of {options.seconds} s, {num_cores()} cores"
     for game in options.games:
         turns = compare(game, options, arguments)
-        own = [name for name in ("library", "bare") if name in turns.rates]
+        own = [name for name in ALONE if name in turns.rates]
         show(COLUMNS, title, [row(f"{game}, {name}", name, turns.rates) for name in own], 220)
         show(ACCOUNTED, "", [[game, *(f"{part:.3f}" for part in account(*turns))]], 220)
     return 0

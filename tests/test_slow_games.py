@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import slow_games
 from benchmarks.cpu_time import CpuTime, cpu_time
+from benchmarks.games_alone import PLAY
 from benchmarks.process_tree import ProcessTree
-from benchmarks.slow_games import PLAY, Rate, account, row
+from benchmarks.slow_games import Rate, account, row
 from selfplay.errors import UserError
 
 

@@ -189,7 +189,6 @@ def test_nothing_waits_for_the_device_while_a_graph_is_recorded(action_space, sp
     policy = Policy(OBS, action_space, PolicySpec(**{"encoder": (16,), "hidden_size": 16, **spec}))
     learner = Learner(policy.to("meta"), PPOConfig(**ppo), seed=0)
     learner.device = torch.device("cpu")  # autocast knows no meta device
-
     batch = make_batch(policy, action_space, lambda array: torch.from_numpy(array).to("meta"))
     part = batch.lanes(torch.arange(4, device="meta"))
     terms = learner._gradients(part, torch.zeros((), device="meta"), learner.grad_views[0])

@@ -93,7 +93,8 @@ def test_updates_and_decisions(ppo):
     for _ in range(2):
         learner.update([fragment])
     player = players.PolicyPlayer(policy)
-    assert player.decide(*rows).logp.shape == player.value(rows.obs, rows.is_first, rows.state).shape == (6,)
+    assert player.decide(*rows).logp.shape == (LANES,)
+    assert player.value(rows.obs, rows.is_first, rows.state).shape == (LANES,)
     assert all(x.is_cuda for x in [*policy.state_dict().values(), learner.grads])
 
 
@@ -103,7 +104,6 @@ def test_every_network(action_space, spec, ppo, half, monkeypatch):
     monkeypatch.setattr(images, "IMAGE_SIZE", 8)
     policy = Policy(OBS, action_space, PolicySpec(**{"encoder": (16,), "hidden_size": 16, **spec}))
     learner = Learner(policy.to("cuda"), PPOConfig(autocast=half, **ppo), seed=0)
-
     batch = make_batch(policy, action_space, lambda array: sent(array, learner.device), LANES)
     row = learner._shared_gradients(batch, None, torch.arange(4, device="cuda"), 0.1)
     learner.flat.grad = row[: len(learner.flat)]
