@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from selfplay.cli import guarded
 from selfplay.run_directory import RunDirectory
 
 PREFIX = "league/win_rate/"
@@ -56,4 +58,4 @@ def draw(axes: Axes, runs: list[list[dict]], name: str, label: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

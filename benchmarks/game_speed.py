@@ -7,6 +7,7 @@ Uniformly random legal actions, drawn outside the timed part; step and restart a
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
 from time import perf_counter
 
@@ -15,6 +16,8 @@ import numpy as np
 from envs.random_play import random_actions
 from envs.registry import make
 from envs.vector import VectorEnv
+from selfplay.cli import guarded
+from selfplay.errors import UserError
 
 
 def measure(env: VectorEnv, seconds: float) -> float:
@@ -44,9 +47,13 @@ def main() -> None:
     parser.add_argument("--kwargs", type=tomllib.loads, default={}, metavar="TOML")
     args = parser.parse_args()
     for num_games in args.num_games:
-        rate = measure(make(args.game, num_games, **args.kwargs), args.seconds)
+        try:
+            env = make(args.game, num_games, **args.kwargs)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        rate = measure(env, args.seconds)
         print(f"{args.game}  num_games={num_games}  {rate / 1e6:.1f} million decisions/s")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 
 from selfplay import config as configuration
+from selfplay.cli import guarded
 from selfplay.engine.cluster import RayEngine
 from selfplay.matches import MAIN, Lineups
 from selfplay.options import ConfigParser
@@ -71,4 +72,4 @@ def measure(engine: RayEngine, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from selfplay import bench
 from selfplay import config as configuration
+from selfplay.cli import guarded
 from selfplay.config import StopConfig
 from selfplay.options import ConfigParser
 from selfplay.run_directory import RunDirectory
@@ -76,4 +77,4 @@ def measure(training: Training, watch: bench._Watch, seconds: float) -> Measured
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from policies.encoders.mlp import MLP
 from policies.encoders.observation import ObservationInput
 from selfplay import compiled_gradients, lanes, learner, losses, part_play, players, rollout, worker
 from selfplay import config as configuration
+from selfplay.cli import guarded
 from selfplay.engine import make_learners
 from selfplay.league.lineups import past_rows
 from selfplay.matches import MAIN, Lineups
@@ -175,4 +177,4 @@ def mixed(teams: tuple[int, ...], num_games: int, num_past: int) -> Lineups:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.seeds import interval
+from selfplay.cli import guarded
 from selfplay.run_directory import RunDirectory
 
 POINTS = 60
@@ -59,4 +61,4 @@ def read(path: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

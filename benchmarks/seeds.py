@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ import numpy as np
 from scipy.stats import t
 
 from selfplay import contestants
+from selfplay.cli import guarded
 from selfplay.config import Config
+from selfplay.errors import UserError
 from selfplay.evaluate import SLOTS, evaluate
 from selfplay.run_directory import RunDirectory
 from selfplay.worker import make_game
@@ -102,15 +104,14 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         words = [sys.executable, "-m", "selfplay", "train", options.config, "--seed", str(run.seed)]
         words += ["--rollout.num-workers", "0", "--device", "cpu", *run.options, "--run-dir", str(run.folder)]
-        subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL)
+        run_command(words, environment)
         (run.folder / "finished").write_text(f"{time.perf_counter() - start:.1f}\n")
     row: dict[str, Any] = {"variant": run.variant, "seed": run.seed}
     row["seconds"] = float((run.folder / "finished").read_text())
 
     def ask(*words: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "selfplay", *words, "--json"]
-        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
-        result: dict[str, Any] = json.loads(done.stdout)
+        result: dict[str, Any] = json.loads(run_command(command, environment))
         return result
 
     for opponent in options.play:
@@ -128,6 +129,14 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         row["exploitability of 50 past selves"] = past["exploitability"]
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
+
+
+def run_command(words: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a command says on stdout; UserError where it fails, after its own words on stderr."""
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(words)} failed")
+    return done.stdout
 
 
 def against_past(folder: Path, number: int, games: int, seed: int) -> dict[str, float]:
@@ -179,4 +188,4 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

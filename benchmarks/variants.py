@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 
 from selfplay import bench
 from selfplay import config as configuration
+from selfplay.cli import guarded
 from selfplay.config import Config
 from selfplay.options import ConfigParser
 
@@ -91,4 +92,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -67,12 +67,12 @@ def train_command(argv: Sequence[str]) -> int:
     return guarded(_train, list(argv))
 
 
-def guarded(function: Callable[..., int], *arguments: Any) -> int:
+def guarded(function: Callable[..., int | None], *arguments: Any) -> int:
     """The exit code of a command: a mistake of the user is one message and 2, a fault of ours 1."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for python:PACKAGE.MODULE:FACTORY, as `python -m` has it
     try:
-        return function(*arguments)
+        return function(*arguments) or 0
     except SystemExit as stop:  # argparse's way to end after --help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

@@ -48,6 +48,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 AUTO = "auto"
 PYTHON_GAMES = ("pettingzoo", "openspiel", "gymnasium", "rllib")
 """Sources of games that are Python objects, one for each match."""
+FEWEST_OBJECTS, MOST_OBJECTS = 32, 256
+"""Of them at once, under "auto"."""
 
 
 class EnvConfig(Section):
@@ -155,8 +157,9 @@ class RolloutConfig(Section):
     )
     num_games: Count = Field(
         default=1024,
-        description="matches played at once, all workers together; left out or auto: 1024, or 128 where "
-        "every match is a Python object (pettingzoo, openspiel, gymnasium, rllib)",
+        description="matches played at once, all workers together; left out or auto: 1024, or where every "
+        "match is a Python object (pettingzoo, openspiel, gymnasium, rllib) 512 by the seats: 256, 128, 64 "
+        "or 32",
     )
     fragment_length: Count = Field(
         default=16, description="decisions of a lane in one batch, and the LSTM's backpropagation length"
@@ -301,9 +304,9 @@ class Config(Section):
         rollout, env = (table.get(key) for key in ("rollout", "env")) if isinstance(table, dict) else (0, 0)
         if not isinstance(rollout, dict | None) or (rollout or {}).get("num_games", AUTO) != AUTO:
             return table
-        id = env.get("id") if isinstance(env, dict) else None
-        slow = is_python_game(str(id))
-        return table | {"rollout": (rollout or {}) | {"num_games": 128 if slow else 1024}}
+        id, kwargs = (env.get("id"), env.get("kwargs")) if isinstance(env, dict) else (None, None)
+        num_games = _num_objects(str(id), kwargs) if is_python_game(str(id)) else 1024
+        return table | {"rollout": (rollout or {}) | {"num_games": num_games}}
 
 
 def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -385,6 +388,22 @@ def leaves() -> Iterator[tuple[str, str, Any, str]]:
 def is_python_game(env_id: str) -> bool:
     """Whether its matches are Python objects: slow to play, so that learning is a small part of the time."""
     return env_id.partition(":")[0] in PYTHON_GAMES
+
+
+def _num_objects(env_id: str, kwargs: Any) -> int:
+    """Matches at once, each a Python object, that have 512 seats together, or some fewer: what a tick and an
+    iteration cost beside the game is shared by as many decisions, whatever the game.
+    """
+    import selfplay.rllib  # noqa: F401 (makes its games known by id)
+    from envs.registry import make
+    from envs.vector import GameError
+
+    try:
+        seats = len(make(env_id, 1, **(kwargs if isinstance(kwargs, dict) else {})).teams)
+    except (ValueError, GameError):
+        return MOST_OBJECTS  # whoever plays it says what is wrong
+    fitting = min(max(512 // seats, FEWEST_OBJECTS), MOST_OBJECTS)
+    return 1 << fitting.bit_length() - 1  # workers and minibatches divide a power of two
 
 
 def resolve_num_workers(config: Config) -> int:

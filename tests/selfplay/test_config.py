@@ -144,6 +144,26 @@ def test_auto_workers_divide_the_games(monkeypatch, games, cores, workers):
     assert config.resolve_num_workers(config.load("connect_four", {"rollout.num_workers": 2})) == 2
 
 
+@pytest.mark.parametrize(
+    ("game", "kwargs", "num_games"),
+    [
+        ("connect_four", {}, 1024),
+        ("gymnasium:CartPole-v1", {}, 256),
+        ("openspiel:kuhn_poker", {}, 256),
+        ("openspiel:kuhn_poker(players=5)", {}, 64),
+        ("pettingzoo:mpe2.simple_tag_v3", {}, 128),
+        ("pettingzoo:mpe2.simple_spread_v3", {"N": 40}, 32),
+        ("pettingzoo:nonsense", {}, 256),
+        ("openspiel:kuhn_poker", {"nonsense": 5}, 256),
+    ],
+)
+def test_auto_games_are_as_many_as_have_so_many_seats(game, kwargs, num_games):
+    for rollout in ({}, {"num_games": "auto"}):
+        table = {"env": {"id": game, "kwargs": kwargs}, "rollout": rollout}
+        assert config.resolve(table, {}, source="").rollout.num_games == num_games
+    assert config.resolve(table, {"rollout.num_games": 6}, source="").rollout.num_games == 6
+
+
 def test_minibatches_must_divide_the_lanes():
     setting = config.load("connect_four", {"rollout.num_games": 6, "ppo.num_minibatches": 5})
     with pytest.raises(ConfigError) as caught:
