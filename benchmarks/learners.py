@@ -19,6 +19,7 @@ import ray
 
 from selfplay import config as configuration
 from selfplay.cli import guarded
+from selfplay.config import Config
 from selfplay.engine.cluster import RayEngine
 from selfplay.matches import MAIN, Lineups
 from selfplay.options import ConfigParser
@@ -30,8 +31,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each number")
     parsed = parser.parse(argv)
+    own = {"rollout.num_workers": 2}
+    configs = {
+        number: configuration.load(
+            parsed.config or "connect_four", parsed.overrides | own | {"num_learners": number}
+        )
+        for number in (1, 2)
+    }
     ray.init(num_cpus=4, include_dashboard=False)  # two engines, of which one always rests
-    engines = {number: begun(parsed.config or "connect_four", parsed.overrides, number) for number in (1, 2)}
+    engines = {number: begun(config) for number, config in configs.items()}
     speeds: dict[int, list[float]] = {number: [] for number in engines}
     for _ in range(parsed.options.rounds):
         for number, engine in engines.items():
@@ -44,10 +52,8 @@ def main(argv: Sequence[str]) -> None:
         engine.close()
 
 
-def begun(name: str, overrides: dict[str, object], num_learners: int) -> RayEngine:
+def begun(config: Config) -> RayEngine:
     """An engine with a batch of self-play to learn from."""
-    own = {"num_learners": num_learners, "rollout.num_workers": 2}
-    config = configuration.load(name, overrides | own)
     engine = RayEngine(config, lambda name: {}, print)
     num_seats = len(make_game(config, 1).teams)
     alone = Lineups((MAIN,), np.zeros((config.rollout.num_games, num_seats), np.int32))

@@ -3,14 +3,17 @@
 import itertools
 import subprocess
 import sys
+import time
 
 import pytest
 
-from benchmarks import slow_games
+from benchmarks import slow_games, waiting_game
 from benchmarks.cpu_time import CpuTime, cpu_time
 from benchmarks.games_alone import PLAY
 from benchmarks.process_tree import ProcessTree
 from benchmarks.slow_games import Rate, account, row
+from envs.conformance import check
+from envs.registry import make
 from selfplay.errors import UserError
 
 
@@ -22,6 +25,7 @@ from selfplay.errors import UserError
         ("openspiel:goofspiel(num_cards=3)", 2),
         ("pettingzoo:pettingzoo.classic.tictactoe_v3", 1),
         ("pettingzoo:mpe2.simple_tag_v3", 4),
+        ("pettingzoo:benchmarks.waiting_game", 2),
     ],
 )
 @pytest.mark.parametrize("bare", [False, True])
@@ -136,6 +140,16 @@ def test_mistakes_are_told_before_anything_starts(arguments, message):
         slow_games.main(arguments)
     assert message in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_the_game_that_waits_keeps_the_contract_and_takes_a_core_as_long_as_it_says():
+    check(lambda num_games: make("pettingzoo:benchmarks.waiting_game", num_games, seconds=1e-6))
+    game = waiting_game.parallel_env(0.02)
+    game.reset()
+    begun = time.thread_time()
+    rewards = game.step({"first": 0, "second": 3})[1]
+    assert time.thread_time() - begun >= 0.02
+    assert rewards == {"first": 1, "second": -1}
 
 
 def test_contestants_take_turns_and_one_that_fails_is_named():
