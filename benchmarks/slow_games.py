@@ -51,14 +51,13 @@ from benchmarks.games_alone import PLAY
 from benchmarks.process_tree import ProcessTree
 from benchmarks.variants import ratios
 from envs.registry import make
-from selfplay import bench
+from selfplay import bench, train
 from selfplay import config as configuration
 from selfplay.cli import guarded
 from selfplay.config import Config, num_cores
 from selfplay.errors import UserError
 from selfplay.memory import collect_seldom
 from selfplay.options import Parser, whole
-from selfplay.worker import make_game
 
 GAMES = (
     "pettingzoo:pettingzoo.sisl.pursuit_v5",
@@ -318,13 +317,13 @@ def overrides_of(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def check(config: Config) -> None:
-    """UserError where there is no such game."""
+    """UserError where there is no such game, or it cannot be trained so."""
     game = config.env.id
     if game.partition(":")[0] not in PLAY:
         raise UserError(
             f"game {game!r}: it must be of a library, {', '.join(f'{name}:...' for name in PLAY)}"
         )
-    make_game(config, 1)
+    train.check(config)
 
 
 def show(columns: Sequence[str], title: str, rows: Iterable[Sequence[str]], width: int) -> None:

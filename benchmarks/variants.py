@@ -17,11 +17,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 
-from selfplay import bench
+from selfplay import bench, train
 from selfplay import config as configuration
 from selfplay.cli import guarded
 from selfplay.config import Config
-from selfplay.options import ConfigParser
+from selfplay.options import ConfigParser, whole
 
 AGAINST = "--against"
 
@@ -70,13 +70,15 @@ def main(argv: Sequence[str]) -> None:
     split = argv.index(AGAINST) if AGAINST in argv else len(argv)
     parser = ConfigParser(prog="python -m benchmarks.variants", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of each turn")
-    parser.add_argument("--rounds", type=int, default=16, metavar="N", help="turns of the second run")
+    parser.add_argument("--rounds", type=whole(2), default=16, metavar="N", help="turns of the second run")
     parsed = parser.parse(argv[:split])
     other = ConfigParser(prog=f"python -m benchmarks.variants ... {AGAINST}").parse(argv[split + 1 :])
     if other.config is not None:
         parser.error(f"{other.config}: settings come after {AGAINST}, the configuration before it")
     name, seconds = parsed.config or "connect_four", parsed.options.seconds
     configs = [configuration.load(name, parsed.overrides | more) for more in ({}, other.overrides)]
+    for config in configs:
+        train.check(config)
     with running(configs[0]) as first, running(configs[1]) as second:
         speeds: tuple[list[float], list[float]] = ([first(seconds)], [])
         for _ in range(parsed.options.rounds):
